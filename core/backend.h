@@ -1,0 +1,164 @@
+// Backend: what a device must be able to do, on one page. A device is a list of operations.
+// CpuBackend is the reference; layers call these through core/ops.h, which checks shapes, dtypes
+// and devices once for every backend. How to add one: docs/adding_an_op.md.
+//
+// Conventions. Outputs come first, then inputs, then sizes. Matrices are row-major; "rows" are
+// sequences x positions. A gradient of an input is set; a gradient of a weight is added to.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "core/tensor.h"
+
+namespace convoy {
+
+enum class Transpose : bool { no, yes };
+enum class Accumulate : bool { no, yes };
+enum class RopeDirection : bool { forward, backward };
+
+// fast: the library's matmul. invariant: the bits of an output row depend on that row alone.
+enum class NumericsMode : std::uint8_t { fast, invariant };
+
+// B sequences of T rows; Q query heads share `kv_heads` key/value heads; K channels a head.
+struct AttentionShape {
+  std::int64_t sequences, length;
+  std::int64_t query_heads, kv_heads, head_width;
+};
+
+// How a dynamic convolution makes its taps (arXiv 2606.03825). `fixed` is the static filter.
+enum class FilterKind : std::uint8_t { none, fixed, headwise, lowrank };
+
+struct ConvShape {
+  FilterKind kind;
+  int width;                 // W taps, 1 to 8
+  std::int64_t filter_rank;  // R, of low-rank filters
+  std::int64_t head_size;    // H channels that share a head-wise filter
+  bool residual;             // y = x + conv(x)
+};
+
+// The filters of a convolution over D channels, at every row t and tap w:
+//   fixed     s[w,d]
+//   headwise  s[w,d] + generated[t, d/H * W + w]
+//   lowrank   s[w,d] + sum_r generated[t,r] * u[r,w,d]
+struct ConvFilters {
+  Tensor s;          // [W, D]
+  Tensor u;          // [R, W, D], low-rank only
+  Tensor generated;  // [rows, D/H * W] or [rows, R]; columns of the projection's output
+};
+
+// Where rows stand. Each of `segments` runs of `length` rows is a contiguous piece of a sequence;
+// reach[row] says how many rows back a tap may look (up to 7) before it would cross the start of
+// the row's document. Rows before a segment are in `halo`, W-1 rows a segment, or absent, and then
+// no row of the segment may reach beyond it.
+struct ConvRows {
+  std::int64_t segments, length;
+  Tensor reach;  // i32 [segments * length]
+  Tensor halo;   // [segments * (W-1), D]
+};
+
+struct AdamWSettings {
+  double beta1, beta2, epsilon, weight_decay;
+};
+
+// What one optimizer step needs and decides, kept in device memory (f64[kCount]) so that a captured
+// graph of a step can be replayed. Written by the host: learning_rate. The rest by the device.
+struct StepControl {
+  enum Index : int {
+    learning_rate,
+    adam_steps,      // t of AdamW: updates done, skipped steps not counted
+    gradient_norm,   // before clipping
+    update_scale,    // what gradients are multiplied by (clipping)
+    skip,            // 1: this step must change nothing
+    norm_average,    // running mean of gradient norms of the steps not skipped
+    skipped_in_row,  // bad steps since the last good one
+    skipped_total,
+    kCount
+  };
+};
+
+struct UpdateRules {
+  double clip;          // largest global gradient norm; 0: no clipping
+  double spike_factor;  // skip a step whose norm exceeds this multiple of the average; 0: never
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string_view name() const = 0;
+  virtual DeviceKind device() const = 0;
+
+  // Memory. Host memory may be given to and taken from any device by `copy`.
+  virtual void* allocate_zeroed(std::size_t bytes) = 0;
+  virtual void deallocate(void* data, std::size_t bytes) noexcept = 0;
+  virtual void copy(Tensor destination, Tensor source) = 0;     // same shape and dtype, any strides
+  virtual void convert(Tensor destination, Tensor source) = 0;  // between f64, f32 and bf16
+  virtual void fill(Tensor destination, double value) = 0;
+  virtual void synchronize() = 0;  // the host waits for everything issued
+
+  // y = a + b and y += scale * x.
+  virtual void add(Tensor y, Tensor a, Tensor b) = 0;
+  virtual void add_scaled(Tensor y, Tensor x, double scale) = 0;
+
+  // c [m, n] = op(a) op(b), or c += with Accumulate::yes.
+  virtual void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b,
+                      Accumulate accumulate) = 0;
+
+  // RMSNorm over groups of K = weight size channels: y = x * rstd * weight; x [rows, G*K],
+  // rstd [rows, G]. G = 1 is a block's norm, G = heads is QK-norm.
+  virtual void rmsnorm_forward(Tensor y, Tensor rstd, Tensor x, Tensor weight, double epsilon) = 0;
+  virtual void rmsnorm_backward_input(Tensor dx, Tensor dy, Tensor x, Tensor rstd,
+                                      Tensor weight) = 0;
+  virtual void rmsnorm_backward_weight(Tensor dweight, Tensor dy, Tensor x, Tensor rstd) = 0;
+
+  // Rotary positions in place on x [rows, heads * K], half-split pairs; positions i32 [rows].
+  virtual void rope(Tensor x, Tensor positions, std::int64_t head_width, double theta,
+                    RopeDirection direction) = 0;
+
+  // Causal attention inside documents: row i of a sequence sees rows document_start[i]..i.
+  // q, out [B*T, Q*K]; k, v [B*T, kv*K]; log_sum_exp [B*T, Q]; document_start i32 [B*T].
+  virtual void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v,
+                                 Tensor document_start, const AttentionShape& shape) = 0;
+  virtual void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor q, Tensor k,
+                                  Tensor v, Tensor out, Tensor log_sum_exp, Tensor document_start,
+                                  const AttentionShape& shape) = 0;
+
+  // y = silu(gate) * up.
+  virtual void swiglu_forward(Tensor y, Tensor gate, Tensor up) = 0;
+  virtual void swiglu_backward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) = 0;
+
+  // y [rows, D] = table [V, D] at tokens i32 [rows].
+  virtual void embedding_forward(Tensor y, Tensor table, Tensor tokens) = 0;
+  virtual void embedding_backward(Tensor dtable, Tensor dy, Tensor tokens) = 0;
+
+  // Softmax cross-entropy in two steps, so that classes may be spread over ranks. targets i32
+  // [rows], -1 where a row does not count; statistics [rows, 3] = max, sum of exp(x - max), logit
+  // of the target (0 where it is not among these classes, which begin at `first_class`).
+  virtual void softmax_statistics(Tensor statistics, Tensor logits, Tensor targets,
+                                  std::int64_t first_class) = 0;
+  // losses f64 [rows]: nats of each row, 0 where it does not count.
+  virtual void cross_entropy_losses(Tensor losses, Tensor statistics, Tensor targets) = 0;
+  // In place: logits become scale * (softmax - one_hot), 0 in rows that do not count.
+  virtual void cross_entropy_backward(Tensor logits, Tensor statistics, Tensor targets,
+                                      std::int64_t first_class, double scale) = 0;
+
+  // The dynamic convolution. y, x, dy, dx [rows, D]; dhalo is like rows.halo, or absent with it.
+  virtual void conv_forward(Tensor y, Tensor x, const ConvFilters& filters, const ConvShape& shape,
+                            const ConvRows& rows) = 0;
+  virtual void conv_backward_input(Tensor dx, Tensor dgenerated, Tensor dhalo, Tensor dy, Tensor x,
+                                   const ConvFilters& filters, const ConvShape& shape,
+                                   const ConvRows& rows) = 0;
+  virtual void conv_backward_weight(Tensor ds, Tensor du, Tensor dy, Tensor x,
+                                    const ConvFilters& filters, const ConvShape& shape,
+                                    const ConvRows& rows) = 0;
+
+  // Optimizer. `control` is a StepControl, f64 on the device. sum f64 [1] += sum of x squared.
+  virtual void add_sum_of_squares(Tensor sum, Tensor x) = 0;
+  virtual void decide_update(Tensor control, Tensor sum_of_squares, Tensor loss,
+                             const UpdateRules& rules) = 0;
+  virtual void adamw(Tensor value, Tensor moment1, Tensor moment2, Tensor gradient, Tensor control,
+                     const AdamWSettings& settings) = 0;
+};
+
+}  // namespace convoy

@@ -1,0 +1,41 @@
+// Where the taps of a row read from, and where the gradients of what they read go: rows of x, rows
+// of the halo before a segment, or nowhere when a tap would cross the start of a document.
+#pragma once
+
+#include "core/backend.h"
+
+namespace convoy::cpu {
+
+// The row that tap w of `row` reads; `outside` stands for rows that may not be seen.
+template <class T>
+class TapRows {
+ public:
+  TapRows(Tensor x, Tensor halo, const ConvRows& rows, int width, T* outside)
+      : halo_(halo),
+        reach_(rows.reach.data<std::int32_t>()),
+        x_data_(x.data<T>()),
+        stride_(x.row_stride()),
+        length_(rows.length),
+        width_(width),
+        outside_(outside) {}
+
+  T* at(std::int64_t row, int w) const {
+    if (w > reach_[row]) return outside_;
+    const std::int64_t place = row % length_ - w;
+    if (place >= 0) return x_data_ + (row - w) * stride_;
+    CHECK(!halo_.empty(), "row ", row, " reaches ", w, " rows back, before its segment of ",
+          length_, " rows, and no halo is given");
+    return halo_.row<T>(row / length_ * (width_ - 1) + width_ - 1 + place);
+  }
+
+ private:
+  Tensor halo_;
+  const std::int32_t* reach_;
+  T* x_data_;
+  std::int64_t stride_;
+  std::int64_t length_;
+  int width_;
+  T* outside_;
+};
+
+}  // namespace convoy::cpu

@@ -1,0 +1,250 @@
+#include "core/ops.h"
+
+#include <algorithm>
+
+#include "core/conv_shape.h"
+
+namespace convoy::ops {
+namespace {
+
+void expect_shape(const Tensor& t, std::int64_t rows, std::int64_t cols, std::string_view what) {
+  CHECK(!t.empty(), what, " is not given");
+  CHECK(t.rows() == rows && t.cols() == cols, what, " is ", t.describe(), ", expected ", rows,
+        " rows of ", cols);
+}
+
+void expect_like(const Tensor& t, const Tensor& reference, std::string_view what) {
+  expect_shape(t, reference.rows(), reference.cols(), what);
+  CHECK(t.dtype() == reference.dtype(), what, " is ", t.describe(), ", expected dtype ",
+        name_of(reference.dtype()));
+}
+
+void expect_indices(const Tensor& t, std::int64_t count, std::string_view what) {
+  CHECK(t.dtype() == DType::i32 && t.size() == count && t.contiguous(), what, " is ", t.describe(),
+        ", expected ", count, " contiguous i32");
+}
+
+void expect_device(const Context& context, std::initializer_list<Tensor> tensors) {
+  for (const auto& t : tensors) {
+    CHECK(t.empty() || t.device() == context.backend.device(), "tensor ", t.describe(),
+          " is not on the device of the ", context.backend.name(), " backend");
+  }
+}
+
+}  // namespace
+
+void copy(const Context& context, Tensor destination, Tensor source) {
+  expect_like(destination, source, "destination of copy");
+  context.backend.copy(destination, source);
+}
+
+void fill(const Context& context, Tensor destination, double value) {
+  expect_device(context, {destination});
+  context.backend.fill(destination, value);
+}
+
+void add(const Context& context, Tensor y, Tensor a, Tensor b) {
+  expect_device(context, {y, a, b});
+  expect_like(a, y, "first addend");
+  expect_like(b, y, "second addend");
+  context.backend.add(y, a, b);
+}
+
+void matmul(const Context& context, Tensor c, Tensor a, Transpose transpose_a, Tensor b,
+            Transpose transpose_b, Accumulate accumulate) {
+  expect_device(context, {c, a, b});
+  const bool ta = transpose_a == Transpose::yes;
+  const bool tb = transpose_b == Transpose::yes;
+  const std::int64_t m = ta ? a.cols() : a.rows();
+  const std::int64_t k = ta ? a.rows() : a.cols();
+  const std::int64_t n = tb ? b.rows() : b.cols();
+  const std::int64_t k_of_b = tb ? b.cols() : b.rows();
+  CHECK(k == k_of_b && c.rows() == m && c.cols() == n, "matmul ", a.describe(), ta ? "^T" : "",
+        " * ", b.describe(), tb ? "^T" : "", " -> ", c.describe());
+  CHECK(a.dtype() == b.dtype(), "matmul of ", a.describe(), " and ", b.describe());
+  context.backend.matmul(c, a, transpose_a, b, transpose_b, accumulate);
+}
+
+void rmsnorm_forward(const Context& context, Tensor y, Tensor rstd, Tensor x, Tensor weight,
+                     double epsilon) {
+  expect_device(context, {y, rstd, x, weight});
+  expect_like(y, x, "output of rmsnorm");
+  CHECK(x.cols() % weight.size() == 0, "rmsnorm of ", x.describe(), " over groups of ",
+        weight.size());
+  expect_shape(rstd, x.rows(), x.cols() / weight.size(), "rstd");
+  context.backend.rmsnorm_forward(y, rstd, x, weight, epsilon);
+}
+
+void rmsnorm_backward_input(const Context& context, Tensor dx, Tensor dy, Tensor x, Tensor rstd,
+                            Tensor weight) {
+  expect_device(context, {dx, dy, x, rstd, weight});
+  expect_like(dx, x, "dx of rmsnorm");
+  expect_like(dy, x, "dy of rmsnorm");
+  expect_shape(rstd, x.rows(), x.cols() / weight.size(), "rstd");
+  context.backend.rmsnorm_backward_input(dx, dy, x, rstd, weight);
+}
+
+void rmsnorm_backward_weight(const Context& context, Tensor dweight, Tensor dy, Tensor x,
+                             Tensor rstd) {
+  expect_device(context, {dweight, dy, x, rstd});
+  expect_like(dy, x, "dy of rmsnorm");
+  expect_shape(rstd, x.rows(), x.cols() / dweight.size(), "rstd");
+  context.backend.rmsnorm_backward_weight(dweight, dy, x, rstd);
+}
+
+void rope(const Context& context, Tensor x, Tensor positions, std::int64_t head_width, double theta,
+          RopeDirection direction) {
+  expect_device(context, {x, positions});
+  expect_indices(positions, x.rows(), "positions");
+  CHECK(head_width % 2 == 0 && x.cols() % head_width == 0, "rope over heads of ", head_width,
+        " in ", x.describe());
+  context.backend.rope(x, positions, head_width, theta, direction);
+}
+
+namespace {
+void expect_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& lse,
+                      const Tensor& document_start, const AttentionShape& shape) {
+  const std::int64_t rows = shape.sequences * shape.length;
+  CHECK(shape.kv_heads > 0 && shape.query_heads % shape.kv_heads == 0, shape.query_heads,
+        " query heads cannot share ", shape.kv_heads, " key/value heads");
+  expect_shape(q, rows, shape.query_heads * shape.head_width, "q");
+  expect_shape(k, rows, shape.kv_heads * shape.head_width, "k");
+  expect_shape(v, rows, shape.kv_heads * shape.head_width, "v");
+  expect_shape(lse, rows, shape.query_heads, "log_sum_exp");
+  expect_indices(document_start, rows, "document_start");
+}
+}  // namespace
+
+void attention_forward(const Context& context, Tensor out, Tensor log_sum_exp, Tensor q, Tensor k,
+                       Tensor v, Tensor document_start, const AttentionShape& shape) {
+  expect_device(context, {out, log_sum_exp, q, k, v, document_start});
+  expect_attention(q, k, v, log_sum_exp, document_start, shape);
+  expect_like(out, q, "output of attention");
+  context.backend.attention_forward(out, log_sum_exp, q, k, v, document_start, shape);
+}
+
+void attention_backward(const Context& context, Tensor dq, Tensor dk, Tensor dv, Tensor dout,
+                        Tensor q, Tensor k, Tensor v, Tensor out, Tensor log_sum_exp,
+                        Tensor document_start, const AttentionShape& shape) {
+  expect_device(context, {dq, dk, dv, dout, q, k, v, out, log_sum_exp, document_start});
+  expect_attention(q, k, v, log_sum_exp, document_start, shape);
+  expect_like(dq, q, "dq");
+  expect_like(dk, k, "dk");
+  expect_like(dv, v, "dv");
+  expect_like(dout, q, "dout");
+  expect_like(out, q, "output of attention");
+  context.backend.attention_backward(dq, dk, dv, dout, q, k, v, out, log_sum_exp, document_start,
+                                     shape);
+}
+
+void swiglu_forward(const Context& context, Tensor y, Tensor gate, Tensor up) {
+  expect_device(context, {y, gate, up});
+  expect_like(gate, y, "gate");
+  expect_like(up, y, "up");
+  context.backend.swiglu_forward(y, gate, up);
+}
+
+void swiglu_backward(const Context& context, Tensor dgate, Tensor dup, Tensor dy, Tensor gate,
+                     Tensor up) {
+  expect_device(context, {dgate, dup, dy, gate, up});
+  expect_like(dgate, gate, "dgate");
+  expect_like(dup, gate, "dup");
+  expect_like(dy, gate, "dy");
+  expect_like(up, gate, "up");
+  context.backend.swiglu_backward(dgate, dup, dy, gate, up);
+}
+
+void embedding_forward(const Context& context, Tensor y, Tensor table, Tensor tokens) {
+  expect_device(context, {y, table, tokens});
+  expect_indices(tokens, y.rows(), "tokens");
+  expect_shape(y, tokens.size(), table.cols(), "output of embedding");
+  context.backend.embedding_forward(y, table, tokens);
+}
+
+void embedding_backward(const Context& context, Tensor dtable, Tensor dy, Tensor tokens) {
+  expect_device(context, {dtable, dy, tokens});
+  expect_indices(tokens, dy.rows(), "tokens");
+  expect_shape(dy, tokens.size(), dtable.cols(), "dy of embedding");
+  context.backend.embedding_backward(dtable, dy, tokens);
+}
+
+void softmax_statistics(const Context& context, Tensor statistics, Tensor logits, Tensor targets,
+                        std::int64_t first_class) {
+  expect_device(context, {statistics, logits, targets});
+  expect_indices(targets, logits.rows(), "targets");
+  expect_shape(statistics, logits.rows(), 3, "softmax statistics");
+  context.backend.softmax_statistics(statistics, logits, targets, first_class);
+}
+
+void cross_entropy_losses(const Context& context, Tensor losses, Tensor statistics,
+                          Tensor targets) {
+  expect_device(context, {losses, statistics, targets});
+  CHECK(losses.dtype() == DType::f64, "losses are f64, not ", losses.describe());
+  expect_indices(targets, losses.size(), "targets");
+  context.backend.cross_entropy_losses(losses, statistics, targets);
+}
+
+void cross_entropy_backward(const Context& context, Tensor logits, Tensor statistics,
+                            Tensor targets, std::int64_t first_class, double scale) {
+  expect_device(context, {logits, statistics, targets});
+  expect_indices(targets, logits.rows(), "targets");
+  expect_shape(statistics, logits.rows(), 3, "softmax statistics");
+  context.backend.cross_entropy_backward(logits, statistics, targets, first_class, scale);
+}
+
+namespace {
+void expect_conv(const Tensor& x, const ConvFilters& filters, const ConvShape& shape,
+                 const ConvRows& rows) {
+  const std::int64_t channels = x.cols();
+  CHECK(shape.width >= 1 && shape.width <= kMaxConvWidth, "a convolution has 1 to ", kMaxConvWidth,
+        " taps, not ", shape.width);
+  CHECK(x.rows() == rows.segments * rows.length, x.describe(), " is not ", rows.segments,
+        " segments of ", rows.length, " rows");
+  expect_indices(rows.reach, x.rows(), "reach");
+  expect_shape(filters.s, shape.width, channels, "s");
+  const std::int64_t generated = generated_columns(shape, channels);
+  if (generated > 0) expect_shape(filters.generated, x.rows(), generated, "generated filters");
+  if (shape.kind == FilterKind::lowrank) {
+    expect_shape(filters.u, shape.filter_rank * shape.width, channels, "u");
+  }
+  if (!rows.halo.empty()) {
+    expect_shape(rows.halo, rows.segments * (shape.width - 1), channels, "halo");
+  }
+}
+}  // namespace
+
+void conv_forward(const Context& context, Tensor y, Tensor x, const ConvFilters& filters,
+                  const ConvShape& shape, const ConvRows& rows) {
+  expect_device(context, {y, x, filters.s, filters.u, filters.generated, rows.reach, rows.halo});
+  expect_conv(x, filters, shape, rows);
+  expect_like(y, x, "output of the convolution");
+  context.backend.conv_forward(y, x, filters, shape, rows);
+}
+
+void conv_backward_input(const Context& context, Tensor dx, Tensor dgenerated, Tensor dhalo,
+                         Tensor dy, Tensor x, const ConvFilters& filters, const ConvShape& shape,
+                         const ConvRows& rows) {
+  expect_device(context, {dx, dgenerated, dhalo, dy, x, filters.s, filters.u, rows.reach});
+  expect_conv(x, filters, shape, rows);
+  expect_like(dx, x, "dx of the convolution");
+  expect_like(dy, x, "dy of the convolution");
+  if (!filters.generated.empty()) expect_like(dgenerated, filters.generated, "dgenerated");
+  CHECK(dhalo.empty() == rows.halo.empty(), "halo and dhalo go together");
+  if (!rows.halo.empty()) expect_like(dhalo, rows.halo, "dhalo");
+  context.backend.conv_backward_input(dx, dgenerated, dhalo, dy, x, filters, shape, rows);
+}
+
+void conv_backward_weight(const Context& context, Tensor ds, Tensor du, Tensor dy, Tensor x,
+                          const ConvFilters& filters, const ConvShape& shape,
+                          const ConvRows& rows) {
+  expect_device(context, {ds, du, dy, x, filters.generated, rows.reach, rows.halo});
+  expect_conv(x, filters, shape, rows);
+  expect_like(dy, x, "dy of the convolution");
+  expect_shape(ds, shape.width, x.cols(), "ds");
+  if (shape.kind == FilterKind::lowrank) {
+    expect_shape(du, shape.filter_rank * shape.width, x.cols(), "du");
+  }
+  context.backend.conv_backward_weight(ds, du, dy, x, filters, shape, rows);
+}
+
+}  // namespace convoy::ops

@@ -1,0 +1,30 @@
+// The tables of a report as rows of text, shared by the terminal and the page.
+#pragma once
+
+#include <iosfwd>
+#include <string>
+#include <vector>
+
+#include "experiments/comparison.h"
+
+namespace convoy {
+
+struct Table {
+  std::vector<std::string> headings;
+  std::vector<std::vector<std::string>> rows;  // each as long as headings
+};
+
+Table run_table(const Comparison& comparison);
+Table arm_table(const Comparison& comparison);         // mean and sd over seeds
+Table difference_table(const Comparison& comparison);  // no rows with fewer than two arms
+
+// The cautions a reader needs beside the tables: excluded runs, unequal FLOPs, torn lines.
+std::vector<std::string> cautions(const Comparison& comparison);
+
+// The first column to the left, the others to the right, padded with spaces.
+void print_table(std::ostream& out, const Table& table);
+
+// All of the above with headings.
+void print_report(std::ostream& out, const Comparison& comparison);
+
+}  // namespace convoy

@@ -1,0 +1,55 @@
+#include <numeric>
+
+#include "core/cpu/cpu_backend.h"
+#include "core/random.h"
+#include "launch/bench.h"
+#include "launch/device_batch.h"
+#include "launch/model_instance.h"
+#include "launch/optimizer.h"
+#include "models/accounting.h"
+
+namespace convoy {
+namespace {
+
+Batch random_batch(const RunConfig& config, std::uint64_t seed) {
+  Batch batch(config.train.micro_batch, config.model.seq_len);
+  const RandomStream random(seed, "bench tokens");
+  const auto token = [&](std::size_t i) {
+    return static_cast<std::int32_t>(random.bits(i)[0] %
+                                     static_cast<std::uint32_t>(config.model.vocab));
+  };
+  for (std::size_t i = 0; i < batch.tokens.size(); ++i) {
+    batch.tokens[i] = token(i);
+    batch.targets[i] = token(i + batch.tokens.size());
+    batch.document_start[i] = 0;
+  }
+  return batch;
+}
+
+}  // namespace
+
+StepMeasurement bench_step(const RunConfig& config, int steps) {
+  require_no_problems(problems_of(config.model), "the model");
+  const auto backend = make_cpu_backend(config.numerics);
+  ModelInstance instance(*backend, config.model, dtype_of_run(config), config.train.micro_batch,
+                         recompute_blocks_of(config), 0);
+  Optimizer optimizer(*backend, instance.store(), config.optimizer);
+  DeviceBatch batch(*backend, config.train.micro_batch, config.model.seq_len);
+  const OwnedTensor losses(*backend, DType::f64, {batch.view().rows()});
+  const auto rows = static_cast<double>(batch.view().rows());
+  double loss = 0;
+  std::uint64_t draw = 0;
+  const double seconds = median_seconds(steps, [&] {
+    batch.load(random_batch(config, draw++));
+    instance.store().zero_gradients();
+    instance.model().train(instance.context(), batch.view(), losses.view(), 1 / rows);
+    instance.store().add_second_gradients();
+    const double* nats = losses.view().data<double>();
+    loss = std::accumulate(nats, nats + losses.view().size(), 0.0) / rows;
+    optimizer.update(config.optimizer.lr, loss);
+  });
+  const double flops = training_flops_per_token(config.model).total() * rows;
+  return {seconds, rows / seconds, flops / seconds, loss};
+}
+
+}  // namespace convoy

@@ -1,0 +1,96 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "core/cpu/matmul_library.h"
+#include "launch/bench.h"
+#include "launch/environment.h"
+#include "launch/verbs.h"
+
+namespace convoy {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct BenchOptions {
+  std::int64_t sequences = 8, length = 256, channels = 352;
+  int repeats = 15;
+  std::string config;
+  std::vector<std::string> overrides;
+  bool json = false;
+};
+
+Json machine() {
+  return {{"device", "cpu"},
+          {"hardware", hardware_name()},
+          {"matmul_library", std::string(cpu::matmul_library_name())},
+          {"threads", 1},
+          {"git", source_revision()},
+          {"when", utc_now()}};
+}
+
+void run_operations(const BenchOptions& o) {
+  const auto results = bench_operations(o.sequences, o.length, o.channels, o.repeats);
+  Json json = machine();
+  if (!o.json) {
+    fmt::print("{:<28} {:>14} {:>12} {:>9} {:>9} {:>12}\n", "operation", "shape", "microseconds",
+               "GB/s", "GFLOP/s", "of copy speed");
+  }
+  for (const auto& r : results) {
+    const double gigabytes = r.bytes / r.seconds / 1e9, gigaflops = r.flops / r.seconds / 1e9;
+    json["operations"].push_back({{"name", r.name},
+                                  {"shape", r.shape},
+                                  {"seconds", r.seconds},
+                                  {"bytes_per_s", r.bytes / r.seconds},
+                                  {"flops_per_s", r.flops / r.seconds},
+                                  {"copy_fraction", r.copy_fraction}});
+    if (!o.json) {
+      fmt::print("{:<28} {:>14} {:>12.1f} {:>9.2f} {:>9.1f} {:>11.0f}%\n", r.name, r.shape,
+                 r.seconds * 1e6, gigabytes, gigaflops, 100 * r.copy_fraction);
+    }
+  }
+  if (o.json) fmt::print("{}\n", json.dump(2));
+}
+
+void run_step(const BenchOptions& o) {
+  const RunConfig config = read_config(o.config, o.overrides);
+  const StepMeasurement result = bench_step(config, o.repeats);
+  Json json = machine();
+  json["architecture"] = config.model.label();
+  json["micro_batch"] = config.train.micro_batch;
+  json["seq_len"] = config.model.seq_len;
+  json["milliseconds"] = result.seconds * 1e3;
+  json["tokens_per_s"] = result.tokens_per_s;
+  json["model_gflops_per_s"] = result.flops_per_s / 1e9;
+  json["loss"] = result.loss;
+  if (o.json) return fmt::print("{}\n", json.dump(2));
+  fmt::print("{}: {:.2f} ms a step of {} x {} tokens, {:.0f} tokens/s, {:.1f} model GFLOP/s\n",
+             config.model.label(), result.seconds * 1e3, config.train.micro_batch,
+             config.model.seq_len, result.tokens_per_s, result.flops_per_s / 1e9);
+}
+
+}  // namespace
+
+void add_bench_verb(CLI::App& app) {
+  const auto o = std::make_shared<BenchOptions>();
+  auto* bench = app.add_subcommand("bench", "Measure operations or whole training steps");
+  bench->require_subcommand(1);
+  bench->footer("Example: convoy bench ops --json");
+  auto* operations = bench->add_subcommand("ops", "Operations beside a copy of the same bytes");
+  operations->add_option("--sequences", o->sequences, "B")->check(CLI::PositiveNumber);
+  operations->add_option("--length", o->length, "T")->check(CLI::PositiveNumber);
+  operations->add_option("--channels", o->channels, "D")->check(CLI::PositiveNumber);
+  operations->callback([o] { run_operations(*o); });
+  auto* step = bench->add_subcommand("step", "Training steps of one micro-batch, one thread");
+  step->add_option("config", o->config, "TOML file")->required();
+  step->add_option("--set", o->overrides, "key=value, may be repeated");
+  step->callback([o] { run_step(*o); });
+  for (auto* verb : {operations, step}) {
+    verb->add_option("--repeats", o->repeats, "measurements; the median counts")
+        ->check(CLI::PositiveNumber);
+    verb->add_flag("--json", o->json, "print JSON");
+  }
+}
+
+}  // namespace convoy

@@ -1,0 +1,38 @@
+// Validation: the whole file in non-overlapping windows, or its first micro-batches.
+#pragma once
+
+#include "data/validation_windows.h"
+#include "launch/device_batch.h"
+#include "launch/model_instance.h"
+#include "parallel/communicator.h"
+
+namespace convoy {
+
+struct EvalResult {
+  double loss = 0;           // nats per counted target
+  double bits_per_byte = 0;  // nats / ln 2 / bytes that the counted targets decode to
+  std::int64_t targets = 0, bytes = 0;
+};
+
+class Evaluator {
+ public:
+  // `batches` limits the micro-batches evaluated; 0: all.
+  Evaluator(ModelInstance& instance, Communicator& ranks, const ValidationWindows& data,
+            std::int64_t batches);
+
+  EvalResult run();  // collective; the result is the same on every rank, whatever their number
+
+ private:
+  double run_micro_batch(std::int64_t index);  // its summed nats
+
+  ModelInstance& instance_;
+  Communicator& ranks_;
+  const ValidationWindows& data_;
+  std::int64_t micro_batches_;
+  Batch batch_;
+  DeviceBatch device_batch_;
+  OwnedTensor losses_;
+  std::vector<double> host_losses_;
+};
+
+}  // namespace convoy

@@ -1,0 +1,36 @@
+// A model in memory: its parameters, its layers and the arena of one micro-batch.
+#pragma once
+
+#include "launch/config.h"
+#include "models/transformer.h"
+
+namespace convoy {
+
+// Bytes that one training micro-batch takes from the arena, measured by running the model's own
+// code without computing.
+std::size_t measure_arena(const ModelConfig& model, DType dtype, std::int64_t sequences,
+                          std::int64_t recompute_blocks);
+std::int64_t recompute_blocks_of(const RunConfig& config);
+
+class ModelInstance {
+ public:
+  // Parameters are allocated and initialised from the seed.
+  ModelInstance(Backend& backend, const ModelConfig& model, DType dtype, std::int64_t sequences,
+                std::int64_t recompute_blocks, std::uint64_t seed);
+
+  Context context() { return {backend_, arena_, dtype_}; }
+  Backend& backend() { return backend_; }
+  ParameterStore& store() { return store_; }
+  const Transformer& model() const { return model_; }
+  std::int64_t sequences() const { return sequences_; }
+
+ private:
+  Backend& backend_;
+  DType dtype_;
+  std::int64_t sequences_;
+  ParameterStore store_;
+  Transformer model_;
+  Arena arena_;
+};
+
+}  // namespace convoy

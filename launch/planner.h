@@ -1,0 +1,35 @@
+// What a run will cost before it runs: parameters, FLOPs, memory of one rank, seconds a step.
+#pragma once
+
+#include <string>
+
+#include "launch/config.h"
+#include "models/accounting.h"
+
+namespace convoy {
+
+// Bytes of one rank.
+struct MemoryPlan {
+  double weights = 0, gradients = 0, optimizer = 0, activations = 0;
+  double total() const { return weights + gradients + optimizer + activations; }
+};
+
+struct DeviceSpec {
+  std::string name;        // cpu | h100 | h200
+  double memory_bytes;     // 0: not limited here
+  double sustained_flops;  // model FLOPs a second that a good run reaches, an assumption
+};
+
+struct Plan {
+  ParameterCounts parameters;
+  FlopParts flops_per_token;
+  MemoryPlan memory;
+  std::int64_t steps = 0;   // 0: the configuration does not say how long
+  double step_seconds = 0;  // estimated
+  double total_flops = 0;
+};
+
+DeviceSpec device_spec(const std::string& name);
+Plan make_plan(const RunConfig& config, int ranks, const DeviceSpec& device);
+
+}  // namespace convoy

@@ -1,0 +1,34 @@
+// What a training run puts into a checkpoint and takes out of it: weights, moments, the optimizer's
+// control block, the place in the run, the configuration and the tokenizer.
+#pragma once
+
+#include "launch/checkpoint/checkpoint.h"
+#include "launch/optimizer.h"
+
+namespace convoy {
+
+class TokenFile;
+class Tokenizer;
+
+// What a run carries from one process to the next, beside weights and moments.
+struct TrainingState {
+  std::int64_t step = 0;  // completed
+  std::int64_t attempt = 1;
+  double wall_s = 0;
+  double val_loss = 0, val_bits_per_byte = 0;  // of the last evaluation
+  std::int64_t val_targets = 0;                // 0: none yet
+};
+
+void save_run_checkpoint(CheckpointWriter& writer, const RunConfig& config,
+                         const TrainingState& state, ParameterStore& store, Optimizer& optimizer,
+                         const TokenFile& data);
+// Refuses a checkpoint of another model.
+TrainingState load_run_checkpoint(const std::filesystem::path& path, const RunConfig& config,
+                                  ParameterStore& store, Optimizer& optimizer);
+
+// For verbs that only use a trained model.
+RunConfig config_of_checkpoint(const Checkpoint& checkpoint);
+void load_parameters(const Checkpoint& checkpoint, ParameterStore& store);
+std::unique_ptr<Tokenizer> tokenizer_of_checkpoint(const Checkpoint& checkpoint);
+
+}  // namespace convoy

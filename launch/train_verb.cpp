@@ -1,0 +1,56 @@
+#include <CLI/CLI.hpp>
+
+#include "core/cpu/cpu_backend.h"
+#include "launch/stop_signal.h"
+#include "launch/trainer.h"
+#include "launch/verbs.h"
+#include "parallel/mpi.h"
+
+namespace convoy {
+namespace {
+
+struct TrainArguments {
+  std::string config, output, resume;
+  std::vector<std::string> overrides;
+};
+
+// A run that is done already needs nothing more.
+bool is_done(const std::filesystem::path& run_directory) {
+  return run_status(run_directory) == "done";
+}
+
+int run_train(const TrainArguments& arguments, const MpiEnvironment& mpi) {
+  const RunConfig config = read_config(arguments.config, arguments.overrides);
+  const auto world = mpi.world();
+  require_no_problems(problems_of(config, world->size()), arguments.config);
+  TrainOptions options{arguments.output, {}};
+  if (arguments.resume == "auto") {
+    if (is_done(options.output)) return 0;
+    options.resume.emplace();
+  } else if (!arguments.resume.empty()) {
+    options.resume = arguments.resume;
+  }
+  install_stop_signals();
+  const auto backend = make_cpu_backend(config.numerics);
+  Trainer trainer(config, options, *backend, *world);
+  return trainer.run() == RunStatus::interrupted ? kInterruptedExitCode : 0;
+}
+
+}  // namespace
+
+void add_train_verb(CLI::App& app, const MpiEnvironment& mpi, ExitCode& exit_code) {
+  const auto arguments = std::make_shared<TrainArguments>();
+  auto* verb = app.add_subcommand("train", "Train a model, alone or under mpirun or srun");
+  verb->add_option("config", arguments->config, "TOML file")->required();
+  verb->add_option("--set", arguments->overrides, "key=value, may be repeated");
+  verb->add_option("--output", arguments->output, "run directory")->required();
+  verb->add_option("--resume", arguments->resume,
+                   "auto: the run directory's newest checkpoint, if any; or a checkpoint");
+  verb->footer(
+      "SIGTERM, SIGINT and SIGUSR1 end the run after the step at hand with a checkpoint and exit "
+      "code 75.\n"
+      "Example: mpirun -np 2 convoy train run.toml --set train.steps=100 --output runs/first");
+  verb->callback([arguments, &mpi, &exit_code] { exit_code.value = run_train(*arguments, mpi); });
+}
+
+}  // namespace convoy

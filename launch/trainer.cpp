@@ -1,0 +1,208 @@
+#include "launch/trainer.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "core/cpu/matmul_library.h"
+#include "launch/environment.h"
+#include "launch/lr_schedule.h"
+#include "launch/stop_signal.h"
+#include "models/accounting.h"
+
+namespace convoy {
+namespace {
+
+TrainingDataOptions data_options(const RunConfig& config) {
+  TrainingDataOptions options;
+  for (std::size_t i = 0; i < config.data.train.size(); ++i) {
+    options.sources.push_back(
+        {config.data.train[i], config.data.mix.empty() ? 1.0 : config.data.mix[i]});
+  }
+  options.seq_len = config.model.seq_len;
+  options.pack = parse_pack(config.data.pack);
+  options.seed = static_cast<std::uint64_t>(config.data.seed);
+  return options;
+}
+
+}  // namespace
+
+Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& backend,
+                 Communicator& ranks)
+    : config_(config),
+      options_(options),
+      ranks_(ranks),
+      flops_per_token_(training_flops_per_token(config.model).total()),
+      steps_(total_steps(config)),
+      data_(data_options(config)),
+      instance_(backend, config.model, dtype_of_run(config), config.train.micro_batch,
+                recompute_blocks_of(config), static_cast<std::uint64_t>(config.train.seed)),
+      optimizer_(backend, instance_.store(), config.optimizer),
+      gradients_(config_, instance_, ranks, data_),
+      progress_(config, role()) {
+  data_.require_vocabulary(static_cast<int>(config.model.vocab));
+  if (!config.data.val.empty()) {
+    validation_file_.emplace(config.data.val);
+    validation_.emplace(*validation_file_, config.model.seq_len, parse_pack(config.data.pack));
+    evaluator_.emplace(instance_, ranks, *validation_, config.eval.batches);
+  }
+  if (options.resume) resume();
+  directory_.emplace(options_.output, role(), config_, ranks.size(), state_.attempt);
+  if (ranks.rank() == 0) {
+    writer_.emplace(backend, CheckpointWriter::Options{checkpoint_root(), config.checkpoint.keep,
+                                                       config.checkpoint.async});
+  }
+}
+
+RunDirectory::Role Trainer::role() const {
+  return ranks_.rank() == 0 ? RunDirectory::Role::writer : RunDirectory::Role::silent;
+}
+
+std::filesystem::path Trainer::checkpoint_root() const {
+  return config_.checkpoint.dir.empty() ? options_.output / "checkpoints"
+                                        : std::filesystem::path(config_.checkpoint.dir);
+}
+
+// `resume` names a checkpoint, or is empty: the newest of this run, or a fresh start without one.
+void Trainer::resume() {
+  const auto found = options_.resume->empty() ? find_latest(checkpoint_root()) : options_.resume;
+  state_.attempt = last_attempt(options_.output) + 1;
+  ranks_.barrier();  // every rank has looked before rank 0 writes
+  if (!found) return;
+  const std::int64_t attempt = state_.attempt;
+  state_ = load_run_checkpoint(*found, config_, instance_.store(), optimizer_);
+  state_.attempt = attempt;
+  progress_.note(fmt::format("resumed from {} at step {}", found->string(), state_.step));
+}
+
+void Trainer::announce() {
+  const auto counts = count_parameters(config_.model);
+  progress_.note(
+      fmt::format("{}: {} parameters, {} steps of {} tokens on {} rank{}, {:.3g} training FLOPs",
+                  config_.model.label(), counts.total, steps_, config_.train.batch_tokens,
+                  ranks_.size(), ranks_.size() == 1 ? "" : "s",
+                  flops_per_token_ * static_cast<double>(steps_ * config_.train.batch_tokens)));
+  const double epochs =
+      static_cast<double>(steps_ * config_.train.batch_tokens / config_.model.seq_len) /
+      static_cast<double>(data_.windows_per_epoch());
+  progress_.note(fmt::format("{} windows of {} tokens an epoch, {:.2f} epochs; matmul {}",
+                             data_.windows_per_epoch(), config_.model.seq_len, epochs,
+                             cpu::matmul_library_name()));
+}
+
+RunStatus Trainer::run() {
+  announce();
+  since_start_.restart();
+  directory_->write_summary(summary_now(RunStatus::running, ""));
+  try {
+    const RunStatus status = loop();
+    finish(status);
+    return status;
+  } catch (const std::exception& error) {
+    if (writer_) {
+      directory_->write_summary(
+          summary_now(diverged_ ? RunStatus::diverged : RunStatus::failed, error.what()));
+    }
+    throw;
+  }
+}
+
+RunStatus Trainer::loop() {
+  while (state_.step < steps_) {
+    const std::int64_t step = state_.step + 1;
+    const Doing doing(concat("step ", step));
+    const Stopwatch watch;
+    const StepResult result = gradients_.run(step, stop_requested());
+    if (result.stop_requested) return RunStatus::interrupted;
+    const double rate = learning_rate(config_, step);
+    const UpdateResult update = optimizer_.update(rate, result.loss);
+    state_.step = step;
+    record(result, update, rate, watch.seconds());
+    stop_if_diverged(update);
+    const bool last = step == steps_;
+    if (evaluator_ && !last && config_.eval.every > 0 && step % config_.eval.every == 0) {
+      evaluate();
+    }
+    if (!last && config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0) {
+      save_checkpoint();
+    }
+  }
+  if (evaluator_) evaluate();
+  return RunStatus::done;
+}
+
+void Trainer::record(const StepResult& result, const UpdateResult& update, double rate,
+                     double seconds) {
+  constexpr double kMemory = 0.9;
+  seconds_per_step_ =
+      seconds_per_step_ == 0 ? seconds : kMemory * seconds_per_step_ + (1 - kMemory) * seconds;
+  const TrainRow row{state_.step,
+                     tokens(),
+                     flops(),
+                     wall_seconds(),
+                     result.loss,
+                     rate,
+                     update.gradient_norm,
+                     static_cast<double>(config_.train.batch_tokens) / seconds,
+                     result.wait_seconds / seconds,
+                     update.skipped};
+  directory_->append(row);
+  progress_.step(row, seconds_per_step_ * static_cast<double>(steps_ - state_.step));
+}
+
+void Trainer::stop_if_diverged(const UpdateResult& update) {
+  if (update.skipped_in_row < config_.optimizer.max_skipped) return;
+  diverged_ = true;
+  throw Error(concat("the run diverged: ", update.skipped_in_row, " bad steps in a row up to step ",
+                     state_.step, " (gradient norm ", update.gradient_norm,
+                     "); lower optimizer.lr or raise the warm-up, and resume from the last "
+                     "checkpoint"));
+}
+
+void Trainer::evaluate() {
+  const Doing doing("evaluation");
+  const EvalResult result = evaluator_->run();
+  state_.val_loss = result.loss;
+  state_.val_bits_per_byte = result.bits_per_byte;
+  state_.val_targets = result.targets;
+  const EvalRow row{state_.step,          tokens(),       flops(),     wall_seconds(), result.loss,
+                    result.bits_per_byte, result.targets, result.bytes};
+  directory_->append(row);
+  progress_.evaluation(row);
+}
+
+void Trainer::save_checkpoint() {
+  if (!writer_) return;
+  TrainingState state = state_;
+  state.wall_s = wall_seconds();
+  save_run_checkpoint(*writer_, config_, state, instance_.store(), optimizer_, data_.files()[0]);
+}
+
+RunSummary Trainer::summary_now(RunStatus status, const std::string& message) const {
+  RunSummary summary;
+  summary.status = status;
+  summary.tokens = tokens();
+  summary.flops = flops();
+  summary.wall_s = wall_seconds();
+  summary.val_loss = state_.val_loss;
+  summary.val_bits_per_byte = state_.val_bits_per_byte;
+  summary.val_targets = state_.val_targets;
+  summary.message = message;
+  return summary;
+}
+
+void Trainer::finish(RunStatus status) {
+  save_checkpoint();
+  if (writer_) writer_->finish();
+  RunSummary summary = summary_now(status, "");
+  if (status == RunStatus::interrupted) {
+    summary.message =
+        concat("stopped by a signal after step ", state_.step, "; continue with --resume auto");
+    progress_.note(summary.message);
+  }
+  directory_->write_table();
+  directory_->write_summary(summary);
+  ranks_.barrier();  // all durable work is done before any rank leaves
+}
+
+}  // namespace convoy

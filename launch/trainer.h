@@ -1,0 +1,70 @@
+// Trainer: the loop over steps. It owns nothing clever: a GradientStep makes gradients, the
+// Optimizer applies them, the Evaluator judges, the RunDirectory and checkpoints remember.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "launch/checkpoint/checkpoint.h"
+#include "launch/evaluator.h"
+#include "launch/gradient_step.h"
+#include "launch/optimizer.h"
+#include "launch/progress.h"
+#include "launch/run_checkpoint.h"
+#include "launch/run_directory.h"
+
+namespace convoy {
+
+struct TrainOptions {
+  std::filesystem::path output;                 // the run directory
+  std::optional<std::filesystem::path> resume;  // a checkpoint; empty: the newest of this run
+};
+
+class Trainer {
+ public:
+  Trainer(const RunConfig& config, const TrainOptions& options, Backend& backend,
+          Communicator& ranks);
+
+  // Trains to the last step, or until asked to stop. Throws where the run diverged or failed; the
+  // run directory says so first.
+  RunStatus run();
+
+ private:
+  void resume();
+  void announce();
+  RunStatus loop();
+  void record(const StepResult& result, const UpdateResult& update, double rate, double seconds);
+  void stop_if_diverged(const UpdateResult& update);
+  void evaluate();
+  void save_checkpoint();
+  void finish(RunStatus status);
+  RunSummary summary_now(RunStatus status, const std::string& message) const;
+  RunDirectory::Role role() const;
+  std::filesystem::path checkpoint_root() const;
+  std::int64_t tokens() const { return state_.step * config_.train.batch_tokens; }
+  double flops() const { return flops_per_token_ * static_cast<double>(tokens()); }
+  double wall_seconds() const { return state_.wall_s + since_start_.seconds(); }
+
+  RunConfig config_;
+  TrainOptions options_;
+  Communicator& ranks_;
+  double flops_per_token_;
+  std::int64_t steps_;
+  TrainingData data_;
+  std::optional<TokenFile> validation_file_;
+  std::optional<ValidationWindows> validation_;
+  ModelInstance instance_;
+  Optimizer optimizer_;
+  GradientStep gradients_;
+  std::optional<Evaluator> evaluator_;
+  TrainingState state_;
+  Stopwatch since_start_;
+  std::optional<RunDirectory> directory_;
+  std::optional<CheckpointWriter> writer_;
+  Progress progress_;
+  double seconds_per_step_ = 0;  // running mean, for the ETA
+  bool diverged_ = false;
+};
+
+}  // namespace convoy

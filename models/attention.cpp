@@ -1,0 +1,90 @@
+#include "models/attention.h"
+
+#include <cmath>
+
+namespace convoy {
+namespace {
+
+double output_std(const ModelConfig& model) {
+  if (!model.depth_scaled_init) return model.init_std;
+  return model.init_std / std::sqrt(2.0 * static_cast<double>(model.n_layers));
+}
+
+}  // namespace
+
+Attention::Attention(ParameterStore& store, const ModelConfig& model, const std::string& prefix)
+    : query_heads_(model.n_heads),
+      kv_heads_(model.kv_heads()),
+      head_width_(model.head_width()),
+      rope_theta_(model.rope_theta),
+      qkv_(store, model, prefix,
+           {{ConvSite::q, model.init_std},
+            {ConvSite::k, model.init_std},
+            {ConvSite::v, model.init_std}}),
+      o_(store, model, prefix, {{ConvSite::o, output_std(model)}}) {
+  if (!model.qk_norm) return;
+  q_norm_.emplace(store, prefix + "q_norm.weight", head_width_, model.norm_eps);
+  k_norm_.emplace(store, prefix + "k_norm.weight", head_width_, model.norm_eps);
+}
+
+AttentionShape Attention::shape(const BatchView& batch) const {
+  return {batch.sequences, batch.length, query_heads_, kv_heads_, head_width_};
+}
+
+// Norm, where there is one, and rotation in place: nothing else needs the tensor before it.
+Tensor Attention::rotated(const Context& context, const BatchView& batch, Tensor x,
+                          const std::optional<RmsNorm>& norm, RmsNorm::Saved& saved) const {
+  Tensor y = norm ? norm->forward(context, x, saved) : x;
+  ops::rope(context, y, batch.positions, head_width_, rope_theta_, RopeDirection::forward);
+  return y;
+}
+
+void Attention::backward_rotated(const Context& context, const BatchView& batch, Tensor dx,
+                                 Tensor dy, const std::optional<RmsNorm>& norm,
+                                 RmsNorm::Saved& saved) const {
+  ops::rope(context, dy, batch.positions, head_width_, rope_theta_, RopeDirection::backward);
+  if (norm) norm->backward_input(context, dx, dy, saved);
+}
+
+Tensor Attention::forward(const Context& context, const BatchView& batch, Tensor x,
+                          Saved& saved) const {
+  qkv_.forward(context, batch, x, saved.qkv);
+  const auto& [q, k, v] = saved.qkv.outputs;
+  saved.q = rotated(context, batch, q, q_norm_, saved.q_norm);
+  saved.k = rotated(context, batch, k, k_norm_, saved.k_norm);
+  saved.out = context.take({x.rows(), q.cols()});
+  saved.log_sum_exp = context.take({x.rows(), query_heads_});
+  ops::attention_forward(context, saved.out, saved.log_sum_exp, saved.q, saved.k, v,
+                         batch.document_start, shape(batch));
+  o_.forward(context, batch, saved.out, saved.o);
+  return saved.o.outputs[0];
+}
+
+void Attention::backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
+                               Saved& saved) const {
+  o_.prepare_backward(context, saved.o);
+  ops::copy(context, saved.o.doutputs[0], dy);
+  Tensor dout = context.take({dy.rows(), saved.out.cols()});
+  o_.backward_input(context, batch, dout, saved.o);
+
+  qkv_.prepare_backward(context, saved.qkv);
+  const auto& [dq, dk, dv] = saved.qkv.doutputs;
+  Tensor dq_rotated = q_norm_ ? context.take({dq.rows(), dq.cols()}) : dq;
+  Tensor dk_rotated = k_norm_ ? context.take({dk.rows(), dk.cols()}) : dk;
+  ops::attention_backward(context, dq_rotated, dk_rotated, dv, dout, saved.q, saved.k,
+                          saved.qkv.outputs[2], saved.out, saved.log_sum_exp, batch.document_start,
+                          shape(batch));
+  backward_rotated(context, batch, dq, dq_rotated, q_norm_, saved.q_norm);
+  backward_rotated(context, batch, dk, dk_rotated, k_norm_, saved.k_norm);
+  qkv_.backward_input(context, batch, dx, saved.qkv);
+}
+
+void Attention::backward_weight(const Context& context, const BatchView& batch,
+                                Saved& saved) const {
+  o_.backward_weight(context, batch, saved.o);
+  qkv_.backward_weight(context, batch, saved.qkv);
+  if (q_norm_) q_norm_->backward_weight(context, saved.q_norm);
+  if (k_norm_) k_norm_->backward_weight(context, saved.k_norm);
+}
+
+}  // namespace convoy

@@ -1,0 +1,44 @@
+// The attention half of a block: q, k, v projections (each with or without a dynamic convolution),
+// optional QK-norm, rotary positions, causal attention, output projection.
+#pragma once
+
+#include <optional>
+
+#include "models/norm.h"
+#include "models/projection.h"
+
+namespace convoy {
+
+class Attention {
+ public:
+  struct Saved {
+    Projection::Saved qkv, o;
+    RmsNorm::Saved q_norm, k_norm;
+    Tensor q, k;         // [rows, Q*K], [rows, kv*K] after norm and rotation
+    Tensor out;          // [rows, Q*K]
+    Tensor log_sum_exp;  // [rows, Q]
+  };
+
+  Attention(ParameterStore& store, const ModelConfig& model, const std::string& prefix);
+
+  // x [rows, D] -> [rows, D]
+  Tensor forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
+  void backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
+                      Saved& saved) const;
+  void backward_weight(const Context& context, const BatchView& batch, Saved& saved) const;
+
+ private:
+  Tensor rotated(const Context& context, const BatchView& batch, Tensor x,
+                 const std::optional<RmsNorm>& norm, RmsNorm::Saved& saved) const;
+  void backward_rotated(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
+                        const std::optional<RmsNorm>& norm, RmsNorm::Saved& saved) const;
+  AttentionShape shape(const BatchView& batch) const;
+
+  std::int64_t query_heads_, kv_heads_, head_width_;
+  double rope_theta_;
+  Projection qkv_;
+  std::optional<RmsNorm> q_norm_, k_norm_;
+  Projection o_;
+};
+
+}  // namespace convoy

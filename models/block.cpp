@@ -1,0 +1,61 @@
+#include "models/block.h"
+
+namespace convoy {
+namespace {
+std::string prefix_of(std::int64_t index) { return "blocks." + std::to_string(index) + "."; }
+}  // namespace
+
+Block::Block(ParameterStore& store, const ModelConfig& model, std::int64_t index,
+             Recompute recompute)
+    : recompute_(recompute),
+      attention_norm_(store, prefix_of(index) + "attention_norm.weight", model.d_model,
+                      model.norm_eps),
+      attention_(store, model, prefix_of(index) + "attention."),
+      mlp_norm_(store, prefix_of(index) + "mlp_norm.weight", model.d_model, model.norm_eps),
+      mlp_(store, model, prefix_of(index) + "mlp.") {}
+
+void Block::run_forward(const Context& context, const BatchView& batch, Tensor y,
+                        Saved& saved) const {
+  const Tensor x = saved.input;
+  Tensor h = attention_norm_.forward(context, x, saved.attention_norm);
+  Tensor middle = context.take({x.rows(), x.cols()});
+  ops::add(context, middle, x, attention_.forward(context, batch, h, saved.attention));
+  h = mlp_norm_.forward(context, middle, saved.mlp_norm);
+  ops::add(context, y, middle, mlp_.forward(context, batch, h, saved.mlp));
+}
+
+void Block::forward(const Context& context, const BatchView& batch, Tensor y, Tensor x,
+                    Saved& saved) const {
+  saved.input = x;
+  if (recompute_ == Recompute::no) return run_forward(context, batch, y, saved);
+  const ArenaScope scope(context.arena);
+  run_forward(context, batch, y, saved);
+}
+
+void Block::backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
+                           Saved& saved) const {
+  const std::int64_t rows = dy.rows();
+  const std::int64_t width = dy.cols();
+  if (recompute_ == Recompute::yes) {
+    run_forward(context, batch, context.take({rows, width}), saved);
+  }
+  Tensor dh = context.take({rows, width});
+  Tensor dmiddle = context.take({rows, width});
+  mlp_.backward_input(context, batch, dh, dy, saved.mlp);
+  mlp_norm_.backward_input(context, dmiddle, dh, saved.mlp_norm);
+  ops::add(context, dmiddle, dmiddle, dy);
+
+  Tensor dh_attention = context.take({rows, width});
+  attention_.backward_input(context, batch, dh_attention, dmiddle, saved.attention);
+  attention_norm_.backward_input(context, dx, dh_attention, saved.attention_norm);
+  ops::add(context, dx, dx, dmiddle);
+}
+
+void Block::backward_weight(const Context& context, const BatchView& batch, Saved& saved) const {
+  mlp_.backward_weight(context, batch, saved.mlp);
+  mlp_norm_.backward_weight(context, saved.mlp_norm);
+  attention_.backward_weight(context, batch, saved.attention);
+  attention_norm_.backward_weight(context, saved.attention_norm);
+}
+
+}  // namespace convoy

@@ -1,0 +1,44 @@
+#include "models/mlp.h"
+
+#include <cmath>
+
+namespace convoy {
+
+Mlp::Mlp(ParameterStore& store, const ModelConfig& model, const std::string& prefix)
+    : gate_up_(store, model, prefix,
+               {{ConvSite::gate, model.init_std}, {ConvSite::up, model.init_std}}),
+      down_(store, model, prefix,
+            {{ConvSite::down,
+              model.depth_scaled_init
+                  ? model.init_std / std::sqrt(2.0 * static_cast<double>(model.n_layers))
+                  : model.init_std}}) {}
+
+Tensor Mlp::forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const {
+  gate_up_.forward(context, batch, x, saved.gate_up);
+  const auto& gate = saved.gate_up.outputs[0];
+  const auto& up = saved.gate_up.outputs[1];
+  saved.activation = context.take({x.rows(), gate.cols()});
+  ops::swiglu_forward(context, saved.activation, gate, up);
+  down_.forward(context, batch, saved.activation, saved.down);
+  return saved.down.outputs[0];
+}
+
+void Mlp::backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
+                         Saved& saved) const {
+  down_.prepare_backward(context, saved.down);
+  ops::copy(context, saved.down.doutputs[0], dy);
+  Tensor dactivation = context.take({dy.rows(), saved.activation.cols()});
+  down_.backward_input(context, batch, dactivation, saved.down);
+
+  gate_up_.prepare_backward(context, saved.gate_up);
+  ops::swiglu_backward(context, saved.gate_up.doutputs[0], saved.gate_up.doutputs[1], dactivation,
+                       saved.gate_up.outputs[0], saved.gate_up.outputs[1]);
+  gate_up_.backward_input(context, batch, dx, saved.gate_up);
+}
+
+void Mlp::backward_weight(const Context& context, const BatchView& batch, Saved& saved) const {
+  down_.backward_weight(context, batch, saved.down);
+  gate_up_.backward_weight(context, batch, saved.gate_up);
+}
+
+}  // namespace convoy

@@ -1,0 +1,27 @@
+// The feed-forward half of a block: down(silu(gate(x)) * up(x)) (SwiGLU, arXiv 2002.05202).
+#pragma once
+
+#include "models/projection.h"
+
+namespace convoy {
+
+class Mlp {
+ public:
+  struct Saved {
+    Projection::Saved gate_up, down;
+    Tensor activation;  // [rows, F]
+  };
+
+  Mlp(ParameterStore& store, const ModelConfig& model, const std::string& prefix);
+
+  // x [rows, D] -> [rows, D]
+  Tensor forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
+  void backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
+                      Saved& saved) const;
+  void backward_weight(const Context& context, const BatchView& batch, Saved& saved) const;
+
+ private:
+  Projection gate_up_, down_;
+};
+
+}  // namespace convoy

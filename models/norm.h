@@ -1,0 +1,45 @@
+// RMSNorm (Zhang and Sennrich, arXiv 1910.07467) over the channels of a row, or over each head.
+#pragma once
+
+#include <string>
+
+#include "core/ops.h"
+#include "models/parameters.h"
+
+namespace convoy {
+
+class RmsNorm {
+ public:
+  struct Saved {
+    Tensor input;  // [rows, G*width]
+    Tensor rstd;   // [rows, G]
+    Tensor dy;     // [rows, G*width], kept for the weight gradient
+  };
+
+  RmsNorm(ParameterStore& store, const std::string& name, std::int64_t width, double epsilon)
+      : weight_(&store.declare(name, {width}, Initializer::constant(1), WeightDecay::no)),
+        epsilon_(epsilon) {}
+
+  Tensor forward(const Context& context, Tensor x, Saved& saved) const {
+    saved.input = x;
+    saved.rstd = context.take({x.rows(), x.cols() / weight_->size()});
+    Tensor y = context.take({x.rows(), x.cols()});
+    ops::rmsnorm_forward(context, y, saved.rstd, x, weight_->value, epsilon_);
+    return y;
+  }
+
+  void backward_input(const Context& context, Tensor dx, Tensor dy, Saved& saved) const {
+    saved.dy = dy;
+    ops::rmsnorm_backward_input(context, dx, dy, saved.input, saved.rstd, weight_->value);
+  }
+
+  void backward_weight(const Context& context, Saved& saved) const {
+    ops::rmsnorm_backward_weight(context, weight_->gradient, saved.dy, saved.input, saved.rstd);
+  }
+
+ private:
+  Parameter* weight_;
+  double epsilon_;
+};
+
+}  // namespace convoy

@@ -1,0 +1,84 @@
+// Parameters of a model: declared one by one under their global names, then laid out in flat
+// buffers (values, gradients) in the order of declaration. Optimizer, checkpoints, reductions and
+// initialisation all go over this one list.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "core/memory.h"
+
+namespace convoy {
+
+// How a parameter starts: a function of the seed, its name and the element's global index.
+struct Initializer {
+  enum class Kind : std::uint8_t { constant, normal, uniform, first_row_one } kind;
+  double scale;  // the constant; the standard deviation; half the uniform's width
+
+  static Initializer constant(double value) { return {Kind::constant, value}; }
+  static Initializer normal(double deviation) { return {Kind::normal, deviation}; }
+  static Initializer uniform(double half_width) { return {Kind::uniform, half_width}; }
+  static Initializer first_row_one() { return {Kind::first_row_one, 1}; }
+};
+
+enum class WeightDecay : bool { no, yes };
+// A parameter stored right behind the one declared before, so that both are one taller matrix.
+enum class Adjacent : bool { no, yes };
+
+struct Parameter {
+  std::string name;                 // global, "blocks.7.attention.q.conv.U"
+  std::vector<std::int64_t> shape;  // global
+  Initializer initializer;
+  WeightDecay decay;
+  std::int64_t offset = 0;  // elements from the start of the flat buffers
+  Tensor value;             // in the dtype of the run
+  Tensor gradient;          // f32; f64 in an f64 run
+
+  std::int64_t size() const;
+};
+
+class ParameterStore {
+ public:
+  ParameterStore() = default;
+  ParameterStore(const ParameterStore&) = delete;
+  ParameterStore& operator=(const ParameterStore&) = delete;
+
+  Parameter& declare(std::string name, std::vector<std::int64_t> shape, Initializer initializer,
+                     WeightDecay decay, Adjacent adjacent = Adjacent::no);
+  // A second gradient accumulator for a parameter that is used in two places (a tied table); the
+  // tensor is valid after allocate(). It is added to the parameter's gradient once a step.
+  Tensor& declare_second_gradient(Parameter& parameter);
+
+  void allocate(Backend& backend, DType dtype);
+  void initialize(std::uint64_t seed);
+
+  std::deque<Parameter>& all() { return parameters_; }
+  const std::deque<Parameter>& all() const { return parameters_; }
+  std::int64_t count() const;  // of all parameters
+
+  Tensor values() const { return values_.view(); }
+  Tensor gradients() const { return gradients_.view(); }  // second accumulators included
+  void zero_gradients();
+  void add_second_gradients();
+
+  // Rows of consecutive adjacent parameters of `columns` columns, as one matrix.
+  static Tensor joined(const Tensor& first, std::int64_t rows, std::int64_t columns);
+
+ private:
+  struct SecondGradient {
+    Parameter* parameter;
+    std::int64_t offset;
+    Tensor tensor;
+  };
+
+  std::deque<Parameter> parameters_;
+  std::deque<SecondGradient> second_gradients_;
+  std::int64_t extent_ = 0;           // elements of the flat value buffer, gaps included
+  std::int64_t gradient_extent_ = 0;  // the same with second accumulators
+  Backend* backend_ = nullptr;
+  OwnedTensor values_, gradients_;
+};
+
+}  // namespace convoy

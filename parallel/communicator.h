@@ -1,0 +1,75 @@
+// Communicator: the one way in which ranks talk. Every operation starts at once and returns a Work
+// to wait for, so that independent work can stand between the two lines. A communicator of one rank
+// is the identity, and no caller asks whether it is alone.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace convoy {
+
+// An operation in flight. The tensors given to it must live, and stay untouched, until wait() has
+// returned; a Work that goes away unwaited is waited for.
+class [[nodiscard]] Work {
+ public:
+  // What a backend keeps of an operation it has started.
+  class Pending {
+   public:
+    virtual ~Pending() = default;
+    virtual bool test() = 0;  // makes progress; true once complete
+    virtual void wait() = 0;
+  };
+
+  Work() = default;  // already complete
+  explicit Work(std::unique_ptr<Pending> pending) : pending_(std::move(pending)) {}
+  Work(Work&&) noexcept = default;
+  Work& operator=(Work&& other) noexcept;
+  ~Work() noexcept(false);
+
+  bool test();
+  void wait();
+
+ private:
+  std::unique_ptr<Pending> pending_;
+};
+
+// One side of a point-to-point message.
+struct Transfer {
+  enum class Kind : std::uint8_t { send, receive } kind;
+  Tensor tensor;
+  int peer;
+};
+
+enum class Reduction : std::uint8_t { sum, maximum };
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual std::string_view name() const = 0;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  // In place. The order of a sum is the backend's: not the same for every number of ranks.
+  virtual Work all_reduce(Tensor values, Reduction reduction) = 0;
+  // out [size * n] from in [n] of each rank, in order of rank.
+  virtual Work all_gather(Tensor out, Tensor in) = 0;
+  // out [n] = this rank's n of the sum of in [size * n].
+  virtual Work reduce_scatter(Tensor out, Tensor in) = 0;
+  // Rows of `in` go to rank 0, 1, ... by send_rows; rows of `out` come likewise by receive_rows.
+  virtual Work all_to_all(Tensor out, std::span<const std::int64_t> receive_rows, Tensor in,
+                          std::span<const std::int64_t> send_rows) = 0;
+  virtual Work broadcast(Tensor values, int root) = 0;
+  // All sends and receives start as one group, so their order cannot deadlock.
+  virtual Work exchange(std::span<const Transfer> transfers) = 0;
+  virtual void barrier() = 0;
+  // Ranks with equal colour form a new communicator, ordered by their rank here. Collective.
+  virtual std::unique_ptr<Communicator> split(int colour) = 0;
+};
+
+std::unique_ptr<Communicator> make_self_communicator();
+
+}  // namespace convoy
