@@ -29,7 +29,7 @@ Batch random_batch(const RunConfig& config, std::uint64_t seed) {
 }  // namespace
 
 StepMeasurement bench_step(const RunConfig& config, int steps) {
-  require_no_problems(problems_of(config.model), "the model");
+  require_sound_model(config);
   const auto backend = make_cpu_backend(config.numerics);
   ModelInstance instance(*backend, config.model, dtype_of_run(config), config.train.micro_batch,
                          recompute_blocks_of(config), 0);

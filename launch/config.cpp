@@ -313,11 +313,10 @@ RunConfig parse_config(const std::string& toml, const std::string& origin,
   toml::table root = parse_toml(toml, origin);
   for (const auto& text : overrides) apply_override(root, text);
   RunConfig config;
-  std::vector<std::string> problems;
-  FieldReader reader(root, problems);
+  config.origin = origin;
+  FieldReader reader(root, config.problems);
   visit_fields(config, reader);
   reader.finish();
-  require_no_problems(problems, origin);
   config.keys_changed = keys_changed(config);
   return config;
 }
@@ -334,12 +333,6 @@ std::string to_toml(const RunConfig& config) {
   FieldWriter writer;
   visit_fields(config, writer);
   return writer.text();
-}
-
-void require_no_problems(const std::vector<std::string>& problems, const std::string& what) {
-  if (problems.empty()) return;
-  throw Error(fmt::format("{} has {} problem{}:\n  - {}", what, problems.size(),
-                          problems.size() == 1 ? "" : "s", fmt::join(problems, "\n  - ")));
 }
 
 }  // namespace convoy

@@ -86,11 +86,14 @@ struct RunConfig {
   EvalConfig eval;
   CheckpointConfig checkpoint;
   LogConfig log;
+
+  std::string origin;                     // the file, for messages
   std::vector<std::string> keys_changed;  // "train.steps": keys whose value is not the default
+  std::vector<std::string> problems;      // found while reading: unknown keys, wrong types
 };
 
-// Reads a TOML file (may be empty: defaults) and overrides "a.b=c". Throws one Error that lists
-// every unknown key, wrong type and value out of its set.
+// Reads a TOML file (may be empty: defaults) and overrides "a.b=c". What does not parse throws;
+// what is unknown or of the wrong type goes into `problems`, to be reported with everything else.
 RunConfig read_config(const std::string& path, const std::vector<std::string>& overrides);
 RunConfig parse_config(const std::string& toml, const std::string& origin,
                        const std::vector<std::string>& overrides);
@@ -98,10 +101,11 @@ RunConfig parse_config(const std::string& toml, const std::string& origin,
 // The resolved configuration as TOML; reading it back gives the same run.
 std::string to_toml(const RunConfig& config);
 
-// Problems of a whole training run on `ranks` ranks, beyond those of reading it.
+// All problems of a training run on `ranks` ranks, those of reading the configuration included.
 std::vector<std::string> problems_of(const RunConfig& config, int ranks);
-// Throws one Error that lists the problems, if there are any.
-void require_no_problems(const std::vector<std::string>& problems, const std::string& what);
+// Throws one Error that lists the problems, if there are any: of a training run, of a model alone.
+void require_trainable(const RunConfig& config, int ranks);
+void require_sound_model(const RunConfig& config);
 
 // Derived numbers of a valid configuration.
 std::int64_t total_steps(const RunConfig& config);

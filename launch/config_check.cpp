@@ -11,7 +11,9 @@ namespace {
 class RunChecker {
  public:
   RunChecker(const RunConfig& config, int ranks)
-      : c_(config), ranks_(ranks), problems_(problems_of(config.model)) {}
+      : c_(config), ranks_(ranks), problems_(config.problems) {
+    for (auto& problem : problems_of(config.model)) problems_.push_back(std::move(problem));
+  }
 
   std::vector<std::string> run() {
     check_layout();
@@ -154,6 +156,28 @@ class RunChecker {
 
 std::vector<std::string> problems_of(const RunConfig& config, int ranks) {
   return RunChecker(config, ranks).run();
+}
+
+namespace {
+
+void require_none(const std::vector<std::string>& problems, const std::string& what) {
+  if (problems.empty()) return;
+  std::string text =
+      concat(what, " has ", problems.size(), " problem", problems.size() == 1 ? ":" : "s:");
+  for (const auto& problem : problems) text += "\n  - " + problem;
+  throw Error(text);
+}
+
+}  // namespace
+
+void require_trainable(const RunConfig& config, int ranks) {
+  require_none(problems_of(config, ranks), config.origin);
+}
+
+void require_sound_model(const RunConfig& config) {
+  std::vector<std::string> problems = config.problems;
+  for (auto& problem : problems_of(config.model)) problems.push_back(std::move(problem));
+  require_none(problems, config.origin);
 }
 
 std::int64_t total_steps(const RunConfig& config) {

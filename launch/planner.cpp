@@ -36,7 +36,7 @@ DeviceSpec device_spec(const std::string& name) {
 }
 
 Plan make_plan(const RunConfig& config, int ranks, const DeviceSpec& device) {
-  require_no_problems(problems_of(config.model), "the model");
+  require_sound_model(config);
   Plan plan;
   plan.parameters = count_parameters(config.model);
   plan.flops_per_token = training_flops_per_token(config.model);

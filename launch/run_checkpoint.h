@@ -2,7 +2,7 @@
 // control block, the place in the run, the configuration and the tokenizer.
 #pragma once
 
-#include "launch/checkpoint/checkpoint.h"
+#include "launch/checkpoint/writer.h"
 #include "launch/optimizer.h"
 
 namespace convoy {

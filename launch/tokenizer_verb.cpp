@@ -9,6 +9,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "core/error.h"
+#include "data/bpe_trainer.h"
 #include "data/tokenizer_choice.h"
 #include "launch/files.h"
 #include "launch/verbs.h"
@@ -37,10 +39,10 @@ void train(const TokenizerArguments& arguments) {
   std::vector<std::string> texts;
   for (const auto& input : arguments.inputs) texts.push_back(read_text(input));
   const std::vector<std::string_view> documents(texts.begin(), texts.end());
-  const auto tokenizer = choose_tokenizer(concat("bpe:", arguments.vocabulary), documents);
-  save_tokenizer(*tokenizer, arguments.output);
-  fmt::print("{}: {} tokens of vocabulary {}\n", arguments.output, tokenizer->name(),
-             tokenizer->vocabulary());
+  const BpeTokenizer tokenizer = train_bpe(documents, {.vocabulary = arguments.vocabulary});
+  tokenizer.save(arguments.output);
+  fmt::print("{}: {}, vocabulary {} with end-of-text\n", arguments.output, tokenizer.name(),
+             tokenizer.vocabulary());
 }
 
 void encode(const TokenizerArguments& arguments) {
@@ -75,8 +77,10 @@ void add_tokenizer_verb(CLI::App& app) {
   group->require_subcommand(1);
   auto* training = group->add_subcommand("train", "Train a byte-level BPE");
   training->add_option("--input", arguments->inputs, "text files")->required();
-  training->add_option("--vocabulary", arguments->vocabulary, "tokens, the 256 bytes included")
-      ->check(CLI::Range(256, 1 << 20));
+  training
+      ->add_option("--vocabulary", arguments->vocabulary,
+                   "tokens, the 256 bytes and end-of-text included")
+      ->check(CLI::Range(257, 1 << 20));
   training->add_option("--output", arguments->output, "file in tiktoken's text format")->required();
   training->footer("Example: convoy tokenizer train --input book.txt --output book.tiktoken");
   training->callback([arguments] { train(*arguments); });

@@ -22,7 +22,7 @@ bool is_done(const std::filesystem::path& run_directory) {
 int run_train(const TrainArguments& arguments, const MpiEnvironment& mpi) {
   const RunConfig config = read_config(arguments.config, arguments.overrides);
   const auto world = mpi.world();
-  require_no_problems(problems_of(config, world->size()), arguments.config);
+  require_trainable(config, world->size());
   TrainOptions options{arguments.output, {}};
   if (arguments.resume == "auto") {
     if (is_done(options.output)) return 0;

@@ -6,7 +6,7 @@
 #include <memory>
 #include <optional>
 
-#include "launch/checkpoint/checkpoint.h"
+#include "launch/checkpoint/writer.h"
 #include "launch/evaluator.h"
 #include "launch/gradient_step.h"
 #include "launch/optimizer.h"

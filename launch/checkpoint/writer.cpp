@@ -1,0 +1,180 @@
+#include "launch/checkpoint/writer.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <iomanip>
+#include <memory>
+#include <sstream>
+#include <utility>
+
+#include "core/backend.h"
+#include "core/hdf5.h"
+#include "core/sha256.h"
+#include "launch/files.h"
+
+namespace convoy {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kShard = "shard_00000.h5";
+
+std::string folder_name(std::int64_t step) {
+  std::ostringstream name;
+  name << "step_" << std::setw(8) << std::setfill('0') << step;
+  return name.str();
+}
+
+// Makes a file's or a folder's content durable.
+void sync(const fs::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY);
+  const bool synced = descriptor >= 0 && ::fsync(descriptor) == 0;
+  const int error = errno;
+  if (descriptor >= 0) ::close(descriptor);
+  if (!synced) throw Error("cannot sync " + path.string() + ": " + std::strerror(error));
+}
+
+std::string_view bytes_of(const Tensor& tensor) {
+  return {static_cast<const char*>(tensor.data()), tensor.bytes()};
+}
+
+}  // namespace
+
+// Host copies of the tensors, in one allocation.
+struct CheckpointWriter::Snapshot {
+  std::int64_t step = 0;
+  std::map<std::string, std::string> texts;
+  std::vector<std::byte> memory;
+  std::vector<TensorRecord> records;
+};
+
+CheckpointWriter::CheckpointWriter(Backend& backend, Options options)
+    : backend_(backend), options_(std::move(options)) {}
+
+CheckpointWriter::~CheckpointWriter() {
+  if (thread_.joinable()) thread_.join();
+}
+
+void CheckpointWriter::finish() {
+  if (thread_.joinable()) thread_.join();
+  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+}
+
+void CheckpointWriter::snapshot(Snapshot& snapshot, const std::vector<TensorRecord>& records) {
+  std::size_t bytes = 0;
+  for (const auto& record : records) bytes += record.tensor.bytes();
+  snapshot.memory.resize(bytes);
+  std::size_t offset = 0;
+  for (const auto& [name, tensor] : records) {
+    const Tensor copy(snapshot.memory.data() + offset, tensor.dtype(), DeviceKind::cpu,
+                      tensor.shape());
+    backend_.copy(copy, tensor);
+    snapshot.records.push_back({name, copy});
+    offset += tensor.bytes();
+  }
+  backend_.synchronize();
+}
+
+void CheckpointWriter::save(std::int64_t step, const std::map<std::string, std::string>& texts,
+                            const std::vector<TensorRecord>& records) {
+  finish();
+  const auto taken = std::make_shared<Snapshot>();
+  taken->step = step;
+  taken->texts = texts;
+  snapshot(*taken, records);
+  thread_ = std::thread([this, taken] {
+    try {
+      write(*taken);
+    } catch (...) {
+      failure_ = std::current_exception();
+    }
+  });
+  if (!options_.async) finish();
+}
+
+void CheckpointWriter::write_shard(const fs::path& folder, const Snapshot& snapshot,
+                                   Manifest& manifest) const {
+  Hdf5File file((folder / kShard).string(), Hdf5File::Mode::create);
+  for (const auto& [name, tensor] : snapshot.records) {
+    file.write(name, element_type(tensor.dtype()), tensor.shape(), tensor.data());
+  }
+  file.flush();
+  for (const auto& [name, tensor] : snapshot.records) {
+    const auto offset = file.file_offset(name);
+    CHECK(offset.has_value(), "dataset ", name, " has no place in its file");
+    manifest.tensors.push_back(
+        {name,
+         tensor.dtype(),
+         {tensor.shape().begin(), tensor.shape().end()},
+         {{kShard, name, 0, tensor.size(), *offset, static_cast<std::int64_t>(tensor.bytes()),
+           sha256_of(bytes_of(tensor))}}});
+  }
+  file.close();
+}
+
+void CheckpointWriter::write(const Snapshot& snapshot) const {
+  const std::string name = folder_name(snapshot.step);
+  const fs::path partial = options_.root / ("." + name + ".partial");
+  fs::remove_all(partial);  // what a killed process left
+  fs::create_directories(partial);
+  Manifest manifest;
+  manifest.step = snapshot.step;
+  write_shard(partial, snapshot, manifest);
+  for (const auto& [file, text] : snapshot.texts) replace_text(partial / file, text);
+  std::vector<std::string> files = {kShard};
+  for (const auto& [file, text] : snapshot.texts) files.push_back(file);
+  for (const auto& file : files) {
+    sync(partial / file);
+    manifest.files.push_back({file, static_cast<std::int64_t>(fs::file_size(partial / file)),
+                              sha256_of_file((partial / file).string())});
+  }
+  replace_text(partial / Manifest::kFileName, manifest.to_text());
+  sync(partial / Manifest::kFileName);
+  sync(partial);
+  publish(partial, name);
+  remove_old();
+}
+
+void CheckpointWriter::publish(const fs::path& partial, const std::string& name) const {
+  const fs::path target = options_.root / name;
+  if (fs::exists(target)) {  // the same step again: step aside first, renames replace no folder
+    const fs::path old = options_.root / ("." + name + ".old");
+    fs::remove_all(old);
+    fs::rename(target, old);
+    fs::rename(partial, target);
+    fs::remove_all(old);
+  } else {
+    fs::rename(partial, target);
+  }
+  sync(options_.root);
+  const fs::path link = options_.root / ".latest.partial";
+  fs::remove(link);
+  fs::create_symlink(name, link);
+  fs::rename(link, options_.root / "latest");
+  sync(options_.root);
+}
+
+void CheckpointWriter::remove_old() const {
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(options_.root)) {
+    if (entry.path().filename().string().starts_with("step_")) found.push_back(entry.path());
+  }
+  std::sort(found.begin(), found.end());
+  const fs::path latest = options_.root / fs::read_symlink(options_.root / "latest");
+  while (std::ssize(found) > options_.keep) {
+    const fs::path oldest = found.front();
+    found.erase(found.begin());
+    if (oldest == latest) continue;
+    // Renamed first, so that a half-removed folder is never taken for a checkpoint.
+    const fs::path hidden = options_.root / ("." + oldest.filename().string() + ".old");
+    fs::remove_all(hidden);
+    fs::rename(oldest, hidden);
+    fs::remove_all(hidden);
+  }
+}
+
+}  // namespace convoy

@@ -1,0 +1,130 @@
+#include "launch/run_checkpoint.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "core/backend.h"
+#include "data/token_file.h"
+#include "models/accounting.h"
+
+namespace convoy {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kState = "state.json";
+constexpr const char* kConfig = "config.toml";
+constexpr const char* kTokenizer = "tokenizer.json";
+constexpr const char* kRanks = "tokenizer.tiktoken";
+
+// Control values are written as 17 digits, which bring back every bit; NaN and infinities, which
+// JSON lacks, as text.
+Json exact(double value) {
+  if (std::isfinite(value)) return value;
+  return concat(value);
+}
+
+double exact_back(const Json& json) {
+  return json.is_string() ? std::stod(json.get<std::string>()) : json.get<double>();
+}
+
+std::string state_text(const RunConfig& config, const TrainingState& state,
+                       const Optimizer::Control& control) {
+  Json json = {{"step", state.step},
+               {"attempt", state.attempt},
+               {"wall_s", state.wall_s},
+               {"tokens", state.step * config.train.batch_tokens},
+               {"architecture", config.model.label()},
+               {"parameters", count_parameters(config.model).total},
+               {"val_loss", exact(state.val_loss)},
+               {"val_bits_per_byte", exact(state.val_bits_per_byte)},
+               {"val_targets", state.val_targets},
+               {"control", Json::array()}};
+  for (const double value : control) json["control"].push_back(exact(value));
+  return json.dump(1) + "\n";
+}
+
+std::map<std::string, std::string> tokenizer_texts(const TokenFile& data) {
+  const TokenizerDescription d = data.tokenizer_description();
+  const Json json = {
+      {"kind", d.kind}, {"has_end_of_text", d.has_end_of_text}, {"expression", d.expression}};
+  std::map<std::string, std::string> texts = {{kTokenizer, json.dump(1) + "\n"}};
+  if (!d.ranks.empty()) texts[kRanks] = d.ranks;
+  return texts;
+}
+
+}  // namespace
+
+void save_run_checkpoint(CheckpointWriter& writer, const RunConfig& config,
+                         const TrainingState& state, ParameterStore& store, Optimizer& optimizer,
+                         const TokenFile& data) {
+  std::vector<TensorRecord> records;
+  for (const auto& p : store.all()) records.push_back({"parameters/" + p.name, p.value});
+  for (const auto& p : store.all()) {
+    records.push_back({"moment1/" + p.name, optimizer.moment1(p)});
+    records.push_back({"moment2/" + p.name, optimizer.moment2(p)});
+  }
+  auto texts = tokenizer_texts(data);
+  texts[kState] = state_text(config, state, optimizer.control());
+  texts[kConfig] = to_toml(config);
+  writer.save(state.step, texts, records);
+}
+
+namespace {
+
+// Through host memory, because the parameter may live on a device.
+void load_tensor(const Checkpoint& checkpoint, const std::string& name, const Tensor& target) {
+  std::vector<std::byte> host(target.bytes());
+  const Tensor staged(host.data(), target.dtype(), DeviceKind::cpu, target.shape());
+  checkpoint.read(name, staged);
+  CHECK(target.device() == DeviceKind::cpu, "loading ", name, " to a device");
+  std::copy(host.begin(), host.end(), static_cast<std::byte*>(target.data()));
+}
+
+}  // namespace
+
+void load_parameters(const Checkpoint& checkpoint, ParameterStore& store) {
+  for (const auto& p : store.all()) load_tensor(checkpoint, "parameters/" + p.name, p.value);
+}
+
+TrainingState load_run_checkpoint(const std::filesystem::path& path, const RunConfig& config,
+                                  ParameterStore& store, Optimizer& optimizer) {
+  const Checkpoint checkpoint = Checkpoint::open(path);
+  if (checkpoint.parameters() != count_parameters(config.model).total) {
+    throw Error(concat(path.string(), " is of another model: it has ", checkpoint.parameters(),
+                       " parameters, this configuration ", count_parameters(config.model).total));
+  }
+  load_parameters(checkpoint, store);
+  for (const auto& p : store.all()) {
+    load_tensor(checkpoint, "moment1/" + p.name, optimizer.moment1(p));
+    load_tensor(checkpoint, "moment2/" + p.name, optimizer.moment2(p));
+  }
+  const Json json = Json::parse(checkpoint.text(kState));
+  Optimizer::Control control{};
+  for (std::size_t i = 0; i < control.size(); ++i) control[i] = exact_back(json.at("control")[i]);
+  optimizer.set_control(control);
+  TrainingState state;
+  state.step = json.at("step");
+  state.attempt = json.at("attempt");
+  state.wall_s = json.at("wall_s");
+  state.val_loss = exact_back(json.at("val_loss"));
+  state.val_bits_per_byte = exact_back(json.at("val_bits_per_byte"));
+  state.val_targets = json.at("val_targets");
+  return state;
+}
+
+RunConfig config_of_checkpoint(const Checkpoint& checkpoint) {
+  return parse_config(checkpoint.text(kConfig), (checkpoint.path() / kConfig).string(), {});
+}
+
+std::unique_ptr<Tokenizer> tokenizer_of_checkpoint(const Checkpoint& checkpoint) {
+  const Json json = Json::parse(checkpoint.text(kTokenizer));
+  TokenizerDescription description;
+  description.kind = json.at("kind");
+  description.has_end_of_text = json.at("has_end_of_text");
+  description.expression = json.at("expression");
+  if (description.kind == "bpe") description.ranks = checkpoint.text(kRanks);
+  return make_tokenizer(description);
+}
+
+}  // namespace convoy
