@@ -30,9 +30,10 @@ if(CONVOY_MATMUL STREQUAL "auto" OR CONVOY_MATMUL STREQUAL "onednn")
   # Found by hand: the package's own CMake file asks for OpenCL, which the CPU does not need.
   find_path(DNNL_INCLUDE_DIR dnnl.h)
   find_library(DNNL_LIBRARY dnnl)
-  if(DNNL_INCLUDE_DIR AND DNNL_LIBRARY)
+  find_package(OpenMP QUIET COMPONENTS CXX)  # oneDNN's threads, to keep them at one
+  if(DNNL_INCLUDE_DIR AND DNNL_LIBRARY AND OpenMP_CXX_FOUND)
     set(CONVOY_MATMUL_PROVIDER onednn)
-    set(CONVOY_MATMUL_TARGET ${DNNL_LIBRARY})
+    set(CONVOY_MATMUL_TARGET ${DNNL_LIBRARY} OpenMP::OpenMP_CXX)
   endif()
 endif()
 if(CONVOY_MATMUL_PROVIDER STREQUAL "none" AND CONVOY_MATMUL MATCHES "^(auto|cblas)$")

@@ -79,7 +79,7 @@ constexpr double unit_roundoff(DType dtype) {
   switch (dtype) {
     case DType::f64: return 0x1p-53;
     case DType::f32: return 0x1p-24;
-    case DType::bf16: return 0x1p-9;
+    case DType::bf16: return 0x1p-8;
     default: return 0;
   }
 }

@@ -7,6 +7,8 @@
 
 namespace convoy {
 
+std::vector<ConvSite> default_conv_sites() { return {ConvSite::q, ConvSite::k, ConvSite::v}; }
+
 bool ConvConfig::applies_to(ConvSite site) const {
   return kind != FilterKind::none && std::find(on.begin(), on.end(), site) != on.end();
 }

@@ -18,9 +18,11 @@ constexpr std::array<const char*, 7> kConvSiteNames = {"q", "k", "v", "o", "gate
 
 enum class ConvInit : std::uint8_t { uniform, identity };
 
+std::vector<ConvSite> default_conv_sites();  // q, k, v
+
 struct ConvConfig {
   FilterKind kind = FilterKind::none;
-  std::vector<ConvSite> on = {ConvSite::q, ConvSite::k, ConvSite::v};
+  std::vector<ConvSite> on = default_conv_sites();
   int width = 4;
   std::int64_t rank = 16;
   std::int64_t head_size = 16;

@@ -2,9 +2,16 @@
 
 #include "core/cpu/matmul_library.h"
 
+// OpenBLAS has its own way to say it; other libraries are told through the environment.
+extern "C" void openblas_set_num_threads(int threads) __attribute__((weak));
+
 namespace convoy::cpu {
 
 std::string_view matmul_library_name() { return "CBLAS"; }
+
+void use_one_matmul_thread() {
+  if (openblas_set_num_threads != nullptr) openblas_set_num_threads(1);
+}
 
 bool library_matmul(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n,
                     std::int64_t k, const float* a, std::int64_t lda, const float* b,

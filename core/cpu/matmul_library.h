@@ -8,6 +8,9 @@ namespace convoy::cpu {
 
 std::string_view matmul_library_name();  // "oneDNN 2.6", "CBLAS", "none"
 
+// A rank is one thread: keeps the library from starting others, whatever the environment says.
+void use_one_matmul_thread();
+
 // Row-major c [m, n] = op(a) op(b) + beta c with leading dimensions. Returns false where this
 // build has no library.
 bool library_matmul(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n,

@@ -1,4 +1,5 @@
 #include <dnnl.h>
+#include <omp.h>
 
 #include <string>
 
@@ -14,6 +15,8 @@ std::string_view matmul_library_name() {
   }();
   return name;
 }
+
+void use_one_matmul_thread() { omp_set_num_threads(1); }
 
 bool library_matmul(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n,
                     std::int64_t k, const float* a, std::int64_t lda, const float* b,

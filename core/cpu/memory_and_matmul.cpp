@@ -9,6 +9,7 @@
 namespace convoy {
 
 std::unique_ptr<Backend> make_cpu_backend(NumericsMode mode) {
+  cpu::use_one_matmul_thread();
   return std::make_unique<CpuBackend>(mode);
 }
 

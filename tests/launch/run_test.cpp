@@ -1,0 +1,146 @@
+// Whole training runs as processes: stopping, killing and resuming must lose nothing and change
+// no bit.
+#include "core/random.h"
+#include "tests/launch/process.h"
+#include "tests/launch/temporary_folder.h"
+
+namespace convoy::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Run : public testing::Test {
+ protected:
+  Run() {
+    const RandomStream random(1, "text");
+    std::string text;
+    for (std::uint64_t i = 0; i < 20000; ++i) {
+      text += "the cat sat on a mat.\n"[random.bits(i / 3)[0] % 22];
+    }
+    replace_text(folder_.path() / "text.txt", text);
+    const auto made = run_convoy("prepare --input " + path("text.txt") +
+                                 " --tokenizer bytes --output " + path("text.h5"));
+    CHECK(made.code == 0, made.output);
+  }
+
+  std::string path(const std::string& name) const { return (folder_.path() / name).string(); }
+
+  std::string train_command(const std::string& output, const std::string& more, int ranks = 1) {
+    const std::string launcher =
+        ranks == 1 ? "" : kSource + "/launch/run_mpi -n " + std::to_string(ranks) + " ";
+    return launcher + kConvoy + " train " + kSource +
+           "/launch/configs/tiny.toml --set data.train=" + path("text.h5") +
+           " --set data.val=" + path("text.h5") +
+           " --set eval.batches=4 --set train.steps=40 --output " + path(output) + " " + more;
+  }
+  ProcessResult train(const std::string& output, const std::string& more = "", int ranks = 1) {
+    return run_shell(train_command(output, more, ranks));
+  }
+
+  // Starts a run, waits until it has reached a step, sends a signal, returns its exit code.
+  ProcessResult train_and_signal(const std::string& output, const std::string& signal,
+                                 const std::string& more, int ranks) {
+    const std::string metrics = path(output) + "/metrics.jsonl";
+    return run_shell(train_command(output, more, ranks) +
+                     " & p=$!; for i in $(seq 400); do [ $(wc -l < " + metrics +
+                     " 2>/dev/null || echo 0) -ge 9 ] && break; sleep 0.01; done; kill -" + signal +
+                     " $p; wait $p");
+  }
+
+  void expect_resume_equals_undisturbed(const std::string& signal, int ranks) {
+    const std::string slow = "--set train.batch_tokens=2048 ";  // so that the signal comes in time
+    ASSERT_EQ(train("whole", slow, ranks).code, 0);
+    const auto stopped = train_and_signal("cut", signal, slow, ranks);
+    EXPECT_EQ(stopped.code, 75) << stopped.output;
+    const auto status = nlohmann::json::parse(read_text(folder_.path() / "cut" / "run.json"));
+    EXPECT_EQ(status.at("status"), "interrupted");
+    EXPECT_LT(status.at("tokens"), 40 * 2048) << "the signal came too late to test anything";
+    ASSERT_EQ(train("cut", slow + "--resume auto", ranks).code, 0);
+    expect_equal_runs("cut", "whole");
+  }
+
+  void expect_equal_runs(const std::string& a, const std::string& b) {
+    EXPECT_EQ(tensor_sums(folder_.path() / a), tensor_sums(folder_.path() / b));
+    for (const char* name : {"train_loss", "lr", "grad_norm"}) {
+      EXPECT_EQ(column(folder_.path() / a, "train", name),
+                column(folder_.path() / b, "train", name));
+    }
+    EXPECT_EQ(column(folder_.path() / a, "eval", "val_loss"),
+              column(folder_.path() / b, "eval", "val_loss"));
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(Run, StoppedBySigusr1AndResumedEqualsUndisturbed) {
+  expect_resume_equals_undisturbed("USR1", 1);
+}
+TEST_F(Run, StoppedBySigtermAndResumedEqualsUndisturbed) {
+  expect_resume_equals_undisturbed("TERM", 1);
+}
+TEST_F(Run, StoppedAndResumedOnTwoRanksEqualsUndisturbed) {
+  expect_resume_equals_undisturbed("TERM", 2);
+}
+
+TEST_F(Run, KilledAndResumedEqualsUndisturbed) {
+  const std::string often = "--set train.batch_tokens=2048 --set checkpoint.every=3 ";
+  ASSERT_EQ(train("whole", often).code, 0);
+  EXPECT_EQ(train_and_signal("cut", "KILL", often, 1).code, 137);
+  const auto resumed = train("cut", often + "--resume auto");
+  ASSERT_EQ(resumed.code, 0) << resumed.output;
+  EXPECT_NE(resumed.output.find("resumed from"), std::string::npos);
+  expect_equal_runs("cut", "whole");
+}
+
+TEST_F(Run, TheSameRunTwiceIsBitwiseEqual) {
+  ASSERT_EQ(train("a").code, 0);
+  ASSERT_EQ(train("b").code, 0);
+  expect_equal_runs("a", "b");
+}
+
+TEST_F(Run, InInvariantModeAnyNumberOfRanksGivesTheSameBits) {
+  // 12 micro-batches: no power of two, and one rank's share is never a whole subtree.
+  const std::string invariant =
+      "--set numerics.mode=invariant --set train.batch_tokens=1536 --set train.steps=10 ";
+  ASSERT_EQ(train("ranks1", invariant).code, 0);
+  for (const int ranks : {2, 3, 4}) {
+    const std::string name = "ranks" + std::to_string(ranks);
+    const auto result = train(name, invariant, ranks);
+    ASSERT_EQ(result.code, 0) << result.output;
+    expect_equal_runs(name, "ranks1");
+  }
+}
+
+TEST_F(Run, RecomputeChangesNoBit) {
+  ASSERT_EQ(train("plain").code, 0);
+  ASSERT_EQ(train("recomputed", "--set parallel.recompute=block").code, 0);
+  expect_equal_runs("recomputed", "plain");
+}
+
+TEST_F(Run, DivergenceIsNamedAndStopsTheRun) {
+  const auto result = train(
+      "bad",
+      "--set optimizer.lr=1e30 --set optimizer.max_skipped=3 --set lr_schedule.warmup_steps=0");
+  EXPECT_EQ(result.code, 1);
+  EXPECT_NE(result.output.find("3 bad steps in a row"), std::string::npos) << result.output;
+  const auto status = nlohmann::json::parse(read_text(folder_.path() / "bad" / "run.json"));
+  EXPECT_EQ(status.at("status"), "diverged");
+}
+
+TEST_F(Run, ADirectoryThatHoldsARunIsNotOverwritten) {
+  ASSERT_EQ(train("once").code, 0);
+  const auto again = train("once");
+  EXPECT_EQ(again.code, 1);
+  EXPECT_NE(again.output.find("--resume auto"), std::string::npos) << again.output;
+  EXPECT_EQ(train("once", "--resume auto").code, 0);  // done: nothing to do
+}
+
+TEST_F(Run, ACheckpointOfAnotherModelIsRefused) {
+  ASSERT_EQ(train("small").code, 0);
+  const auto result = train("other", "--set model.d_ff=96 --resume " + path("small"));
+  EXPECT_EQ(result.code, 1);
+  EXPECT_NE(result.output.find("of another model"), std::string::npos) << result.output;
+}
+
+}  // namespace
+}  // namespace convoy::test
