@@ -25,14 +25,17 @@ Manifest read_complete(const fs::path& path) {
   return manifest;
 }
 
-bool is_complete(const fs::path& path) {
+// Why a checkpoint is not complete; empty where it is.
+std::string defect_of(const fs::path& path) {
   try {
     read_complete(path);
-    return true;
-  } catch (const std::exception&) {
-    return false;
+    return "";
+  } catch (const std::exception& error) {
+    return error.what();
   }
 }
+
+bool is_complete(const fs::path& path) { return defect_of(path).empty(); }
 
 // Elements [first, first + count) of a dataset; whole rows are read and the part wanted is kept.
 void read_elements(const fs::path& path, const std::string& dataset, DType dtype,
@@ -49,12 +52,14 @@ void read_elements(const fs::path& path, const std::string& dataset, DType dtype
 
 }  // namespace
 
-std::optional<fs::path> find_latest(const fs::path& root) {
+std::optional<fs::path> find_latest(const fs::path& root, std::string* note) {
   if (!fs::is_directory(root)) return {};
   const fs::path link = root / "latest";
+  std::string defect = "there is no link " + link.string();
   if (fs::is_symlink(link)) {
     const fs::path named = root / fs::read_symlink(link);
-    if (is_complete(named)) return named;
+    defect = defect_of(named);
+    if (defect.empty()) return named;
   }
   std::vector<fs::path> found;
   for (const auto& entry : fs::directory_iterator(root)) {
@@ -63,13 +68,17 @@ std::optional<fs::path> find_latest(const fs::path& root) {
   std::sort(found.begin(), found.end());  // steps are padded with zeros
   while (!found.empty() && !is_complete(found.back())) found.pop_back();
   if (found.empty()) return {};
+  if (note) *note = defect + "; the newest complete one is " + found.back().filename().string();
   return found.back();
 }
 
 Checkpoint Checkpoint::open(const fs::path& path) {
   if (fs::exists(path / Manifest::kFileName)) return {path, read_complete(path)};
+  std::string note;
   for (const fs::path& root : {path, path / "checkpoints"}) {
-    if (const auto latest = find_latest(root)) return {*latest, read_complete(*latest)};
+    if (const auto latest = find_latest(root, &note)) {
+      return {*latest, read_complete(*latest), note};
+    }
   }
   throw Error("no checkpoint in " + path.string() +
               "; name a folder step_..., one with a link `latest`, or a run directory");

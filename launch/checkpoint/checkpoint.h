@@ -19,6 +19,8 @@ class Checkpoint {
   static Checkpoint open(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }
+  // Why this is not the checkpoint that `latest` names; empty where it is, or was named itself.
+  const std::string& note() const { return note_; }
   const Manifest& manifest() const { return manifest_; }
   const ManifestTensor& tensor(const std::string& name) const;
   // Elements [first, first + destination.size()) of a tensor into contiguous host memory of the
@@ -30,15 +32,18 @@ class Checkpoint {
   std::int64_t parameters() const;                  // elements under "parameters/"
 
  private:
-  Checkpoint(std::filesystem::path path, Manifest manifest)
-      : path_(std::move(path)), manifest_(std::move(manifest)) {}
+  Checkpoint(std::filesystem::path path, Manifest manifest, std::string note = "")
+      : path_(std::move(path)), manifest_(std::move(manifest)), note_(std::move(note)) {}
 
   std::filesystem::path path_;
   Manifest manifest_;
+  std::string note_;
 };
 
-// The newest complete checkpoint below `root`: what `latest` names, or else the newest whole one.
-std::optional<std::filesystem::path> find_latest(const std::filesystem::path& root);
+// The newest complete checkpoint below `root`: what `latest` names, or else the newest whole one;
+// then `note` says why.
+std::optional<std::filesystem::path> find_latest(const std::filesystem::path& root,
+                                                 std::string* note = nullptr);
 
 // Every problem found by reading every byte: each names the file and, where the damage lies in one,
 // the tensor. Empty: sound.

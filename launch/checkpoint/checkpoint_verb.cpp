@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "launch/checkpoint/checkpoint.h"
@@ -20,6 +21,15 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
+// "f32 x 12, f64 x 24"
+std::string dtypes_text(const Manifest& manifest) {
+  std::map<std::string_view, int> counts;
+  for (const auto& t : manifest.tensors) ++counts[name_of(t.dtype)];
+  std::vector<std::string> parts;
+  for (const auto& [dtype, count] : counts) parts.push_back(fmt::format("{} x {}", dtype, count));
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
 void info(const CheckpointArguments& arguments) {
   const Checkpoint checkpoint = Checkpoint::open(arguments.path);
   const Manifest& manifest = checkpoint.manifest();
@@ -31,6 +41,7 @@ void info(const CheckpointArguments& arguments) {
                                    {"step", manifest.step},
                                    {"parameters", checkpoint.parameters()},
                                    {"bytes", bytes},
+                                   {"note", checkpoint.note()},
                                    {"state", state}};
     for (const auto& t : manifest.tensors) {
       json["tensors"].push_back(
@@ -38,21 +49,33 @@ void info(const CheckpointArguments& arguments) {
     }
     return fmt::print("{}\n", json.dump(2));
   }
-  fmt::print("{}\n  step {}, {} tokens, {}\n  {} parameters, {} tensors, {:.1f} MiB\n",
+  if (!checkpoint.note().empty()) fmt::print("note: {}\n", checkpoint.note());
+  fmt::print("{}\n  step {}, {} tokens, {}\n  {} parameters, {} tensors ({}), {:.1f} MiB\n",
              checkpoint.path().string(), manifest.step, state.value("tokens", std::int64_t{0}),
              state.value("architecture", ""), checkpoint.parameters(), manifest.tensors.size(),
-             static_cast<double>(bytes) / 1048576);
+             dtypes_text(manifest), static_cast<double>(bytes) / 1048576);
   if (!arguments.tensors) return;
   for (const auto& t : manifest.tensors) {
     fmt::print("  {:<56} {:<5} {}\n", t.name, name_of(t.dtype), shape_text(t.shape));
   }
 }
 
+// The folder to verify. Checkpoint::open would pass over a damaged one for an older one, and then
+// damage would be reported as soundness.
+std::filesystem::path folder_to_verify(const std::filesystem::path& given) {
+  for (const auto& root : {given, given / "checkpoints"}) {
+    const auto link = root / "latest";
+    if (std::filesystem::is_symlink(link)) return root / std::filesystem::read_symlink(link);
+  }
+  const bool named_as_one =
+      std::filesystem::is_directory(given) &&
+      std::filesystem::canonical(given).filename().string().starts_with("step_");
+  const bool is_checkpoint = std::filesystem::exists(given / Manifest::kFileName) || named_as_one;
+  return is_checkpoint ? given : Checkpoint::open(given).path();
+}
+
 void verify(const CheckpointArguments& arguments) {
-  // Without the check of Checkpoint::open, so that every problem is listed.
-  const std::filesystem::path given = arguments.path;
-  const bool is_checkpoint = std::filesystem::exists(given / Manifest::kFileName);
-  const auto path = is_checkpoint ? given : Checkpoint::open(given).path();
+  const std::filesystem::path path = folder_to_verify(arguments.path);
   const auto problems = verify_checkpoint(path);
   if (arguments.json) fmt::print("{}\n", nlohmann::json(problems).dump(2));
   if (problems.empty()) {

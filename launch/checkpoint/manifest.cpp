@@ -1,5 +1,6 @@
 #include "launch/checkpoint/manifest.h"
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 
@@ -60,6 +61,24 @@ ManifestTensor tensor_of(const Json& json) {
   return tensor;
 }
 
+// Why the pieces are not the whole tensor, in order, inside files of the checkpoint; else empty.
+std::string defect_of(const ManifestTensor& tensor, const std::vector<ManifestFile>& files) {
+  std::int64_t next = 0;
+  for (const auto& piece : tensor.pieces) {
+    const auto file = std::find_if(files.begin(), files.end(),
+                                   [&](const ManifestFile& f) { return f.name == piece.file; });
+    if (file == files.end()) return concat(piece.file, ", where it lies, is not listed");
+    const auto bytes = piece.count * static_cast<std::int64_t>(size_of(tensor.dtype));
+    if (piece.count < 0 || piece.bytes != bytes || piece.offset < 0 ||
+        piece.offset + bytes > file->bytes) {
+      return concat(piece.count, " elements at byte ", piece.offset, " do not fit ", piece.file);
+    }
+    if (piece.first != next) return concat("element ", next, " is followed by ", piece.first);
+    next += piece.count;
+  }
+  return next == tensor.size() ? "" : concat("holds ", next, " of ", tensor.size(), " elements");
+}
+
 }  // namespace
 
 std::int64_t ManifestTensor::size() const {
@@ -105,7 +124,11 @@ Manifest Manifest::parse(const std::string& text, const std::filesystem::path& p
   for (const auto& file : json.at("files")) {
     manifest.files.push_back({file.at("name"), file.at("bytes"), file.at("sha256")});
   }
-  for (const auto& tensor : json.at("tensors")) manifest.tensors.push_back(tensor_of(tensor));
+  for (const auto& tensor : json.at("tensors")) {
+    manifest.tensors.push_back(tensor_of(tensor));
+    const std::string defect = defect_of(manifest.tensors.back(), manifest.files);
+    if (!defect.empty()) throw damaged(manifest.tensors.back().name + ": " + defect);
+  }
   return manifest;
 }
 

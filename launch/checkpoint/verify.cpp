@@ -51,14 +51,15 @@ void check_file(const fs::path& checkpoint, const Manifest& manifest, const Mani
   const auto bytes = static_cast<std::int64_t>(fs::file_size(path));
   if (bytes != file.bytes) {
     problems.push_back(concat(file.name, " has ", bytes, " bytes instead of ", file.bytes));
+  } else if (sha256_of_file(path.string()) == file.sha256) {
     return;
   }
-  if (sha256_of_file(path.string()) == file.sha256) return;
   const auto tensors = damaged_tensors(checkpoint, manifest, file.name);
   for (const auto& tensor : tensors) {
     problems.push_back(file.name + ": the bytes of tensor " + tensor + " are damaged");
   }
-  if (tensors.empty()) problems.push_back(file.name + " is damaged outside of its tensors");
+  if (tensors.empty() && bytes == file.bytes)
+    problems.push_back(file.name + " is damaged outside of its tensors");
 }
 
 }  // namespace
@@ -74,7 +75,11 @@ std::vector<std::string> verify_checkpoint(const fs::path& checkpoint) {
   std::set<std::string> known = {Manifest::kFileName};
   for (const auto& file : manifest.files) {
     known.insert(file.name);
-    check_file(checkpoint, manifest, file, problems);
+    try {
+      check_file(checkpoint, manifest, file, problems);
+    } catch (const std::exception& error) {  // a folder in its place, no permission
+      problems.push_back(file.name + " cannot be read: " + error.what());
+    }
   }
   for (const auto& entry : fs::directory_iterator(checkpoint)) {
     const std::string name = entry.path().filename().string();

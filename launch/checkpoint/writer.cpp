@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <iomanip>
 #include <memory>
@@ -36,6 +37,23 @@ void sync(const fs::path& path) {
   const int error = errno;
   if (descriptor >= 0) ::close(descriptor);
   if (!synced) throw Error("cannot sync " + path.string() + ": " + std::strerror(error));
+}
+
+// What killed writers left under hidden names, of whatever step.
+void remove_hidden(const fs::path& root, std::string_view ending) {
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(root)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(".step_") && name.ends_with(ending)) found.push_back(entry.path());
+  }
+  for (const auto& path : found) fs::remove_all(path);
+}
+
+// Swaps two folders at one instant; false on a file system that cannot (NFS).
+bool exchange(const fs::path& a, const fs::path& b) {
+  if (::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0) return true;
+  if (errno == EINVAL || errno == ENOSYS) return false;
+  throw Error(concat("cannot swap ", a.string(), " and ", b.string(), ": ", std::strerror(errno)));
 }
 
 std::string_view bytes_of(const Tensor& tensor) {
@@ -119,8 +137,9 @@ void CheckpointWriter::write_shard(const fs::path& folder, const Snapshot& snaps
 void CheckpointWriter::write(const Snapshot& snapshot) const {
   const std::string name = folder_name(snapshot.step);
   const fs::path partial = options_.root / ("." + name + ".partial");
-  fs::remove_all(partial);  // what a killed process left
-  fs::create_directories(partial);
+  fs::create_directories(options_.root);
+  remove_hidden(options_.root, ".partial");
+  fs::create_directory(partial);
   Manifest manifest;
   manifest.step = snapshot.step;
   write_shard(partial, snapshot, manifest);
@@ -141,13 +160,13 @@ void CheckpointWriter::write(const Snapshot& snapshot) const {
 
 void CheckpointWriter::publish(const fs::path& partial, const std::string& name) const {
   const fs::path target = options_.root / name;
-  if (fs::exists(target)) {  // the same step again: step aside first, renames replace no folder
+  // The same step again: `latest` may name it, so it must not be gone even for a moment. Where
+  // folders cannot be swapped there is such a moment, between two renames.
+  const bool swapped = fs::exists(target) && exchange(partial, target);
+  if (!swapped) {
     const fs::path old = options_.root / ("." + name + ".old");
     fs::remove_all(old);
-    fs::rename(target, old);
-    fs::rename(partial, target);
-    fs::remove_all(old);
-  } else {
+    if (fs::exists(target)) fs::rename(target, old);
     fs::rename(partial, target);
   }
   sync(options_.root);
@@ -156,9 +175,11 @@ void CheckpointWriter::publish(const fs::path& partial, const std::string& name)
   fs::create_symlink(name, link);
   fs::rename(link, options_.root / "latest");
   sync(options_.root);
+  if (swapped) fs::remove_all(partial);  // the replaced one
 }
 
 void CheckpointWriter::remove_old() const {
+  remove_hidden(options_.root, ".old");
   std::vector<fs::path> found;
   for (const auto& entry : fs::directory_iterator(options_.root)) {
     if (entry.path().filename().string().starts_with("step_")) found.push_back(entry.path());
@@ -171,7 +192,6 @@ void CheckpointWriter::remove_old() const {
     if (oldest == latest) continue;
     // Renamed first, so that a half-removed folder is never taken for a checkpoint.
     const fs::path hidden = options_.root / ("." + oldest.filename().string() + ".old");
-    fs::remove_all(hidden);
     fs::rename(oldest, hidden);
     fs::remove_all(hidden);
   }

@@ -84,5 +84,43 @@ TEST_F(CheckpointDamage, MissingExtraAndShortFilesAreNamed) {
   }
 }
 
+// Not a draw: every byte of the small files and every fifth of the tensors' file, one bit each.
+TEST_F(CheckpointDamage, NoByteOfAnyFileIsUnguarded) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(place())) files.push_back(entry.path());
+  ASSERT_EQ(files.size(), 4u);
+  for (const auto& file : files) {
+    const auto bytes = static_cast<std::int64_t>(fs::file_size(file));
+    const int stride = file.extension() == ".h5" ? 5 : 1;
+    for (std::int64_t offset = 0; offset < bytes; offset += stride) {
+      const auto change = static_cast<char>(1 << offset % 8);
+      flip(file, offset, change);
+      ASSERT_FALSE(verify_checkpoint(place()).empty()) << file << " byte " << offset;
+      flip(file, offset, change);
+    }
+  }
+  EXPECT_TRUE(verify_checkpoint(place()).empty());
+}
+
+TEST_F(CheckpointDamage, ATruncatedFileNamesTheTensorsThatItLost) {
+  const Manifest manifest = Manifest::read(place());
+  const auto last = std::max_element(
+      manifest.tensors.begin(), manifest.tensors.end(),
+      [](const auto& a, const auto& b) { return a.pieces[0].offset < b.pieces[0].offset; });
+  const auto end = last->pieces[0].offset + last->pieces[0].bytes;
+  fs::resize_file(place() / "shard_00000.h5", static_cast<std::uintmax_t>(end - 1));
+  const auto problems = verify_checkpoint(place());
+  ASSERT_EQ(problems.size(), 2u);
+  EXPECT_NE(problems[0].find("shard_00000.h5 has"), std::string::npos) << problems[0];
+  EXPECT_NE(problems[1].find(last->name), std::string::npos) << problems[1];
+}
+
+TEST_F(CheckpointDamage, AFolderInPlaceOfAFileIsAProblemAmongOthers) {
+  fs::remove(place() / "state.json");
+  fs::create_directory(place() / "state.json");
+  fs::remove(place() / "config.toml");
+  EXPECT_EQ(verify_checkpoint(place()).size(), 2u);
+}
+
 }  // namespace
 }  // namespace convoy::test

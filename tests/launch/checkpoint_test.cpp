@@ -1,3 +1,5 @@
+#include "core/hdf5.h"
+#include "core/sha256.h"
 #include "tests/launch/checkpoint_fixture.h"
 
 namespace convoy::test {
@@ -74,12 +76,15 @@ TEST_F(CheckpointTest, SynchronousAndAsynchronousWritesAgree) {
   auto a = writer(5, true);
   save(a, 7);
   a.finish();
-  const auto asynchronous = Manifest::read(root() / "step_00000007").to_text();
+  const auto asynchronous = Manifest::read(root() / "step_00000007");
   fs::remove_all(root());
   auto b = writer(5, false);
   save(b, 7);
-  EXPECT_EQ(Manifest::read(root() / "step_00000007").tensors[0].pieces[0].sha256,
-            Manifest::parse(asynchronous, "asynchronous").tensors[0].pieces[0].sha256);
+  const auto synchronous = Manifest::read(root() / "step_00000007");
+  ASSERT_EQ(synchronous.tensors.size(), 3u);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(synchronous.tensors[i].pieces[0].sha256, asynchronous.tensors[i].pieces[0].sha256);
+  }
 }
 
 TEST_F(CheckpointTest, TheSameStepMayBeSavedAgain) {
@@ -92,12 +97,49 @@ TEST_F(CheckpointTest, TheSameStepMayBeSavedAgain) {
 }
 
 TEST_F(CheckpointTest, LeftoversOfAKilledWriterAreReplaced) {
-  fs::create_directories(root() / ".step_00000005.partial");
-  std::ofstream(root() / ".step_00000005.partial" / "junk") << "half";
+  for (const char* name :
+       {".step_00000005.partial", ".step_00000009.partial", ".step_00000004.old"}) {
+    fs::create_directories(root() / name);
+    std::ofstream(root() / name / "junk") << "half";
+  }
   auto w = writer();
   save(w, 5);
   w.finish();
   EXPECT_TRUE(verify_checkpoint(root() / "step_00000005").empty());
+  EXPECT_EQ(visible(), (std::vector<std::string>{"latest", "step_00000005"}));
+}
+
+// Two writers' halves of one tensor, as several ranks will write them.
+TEST_F(CheckpointTest, ATensorInPiecesIsReadAcrossThemAndMustBeWhole) {
+  const SmallModel model(4);
+  Manifest manifest{4, {}, {{"parameters/a.weight", DType::f32, {4, 15}, {}}}};
+  fs::create_directories(root() / "step_00000004");
+  for (const std::int64_t first : {0, 25}) {
+    const std::int64_t count = first == 0 ? 25 : 35;
+    const std::string name = first == 0 ? "shard_00000.h5" : "shard_00001.h5";
+    const std::string path = root() / "step_00000004" / name;
+    Hdf5File file(path, Hdf5File::Mode::create);
+    file.write("a", ElementType::f32, {&count, 1}, model.weight.data() + first);
+    file.flush();
+    const auto offset = file.file_offset("a").value();
+    file.close();
+    const std::string_view bytes(reinterpret_cast<const char*>(model.weight.data() + first),
+                                 static_cast<std::size_t>(count) * 4);
+    manifest.files.push_back(
+        {name, static_cast<std::int64_t>(fs::file_size(path)), sha256_of_file(path)});
+    manifest.tensors[0].pieces.push_back(
+        {name, "a", first, count, offset, count * 4, sha256_of(bytes)});
+  }
+  std::ofstream(root() / "step_00000004" / Manifest::kFileName) << manifest.to_text();
+  EXPECT_TRUE(verify_checkpoint(root() / "step_00000004").empty());
+  std::vector<float> middle(20);
+  Checkpoint::open(root() / "step_00000004")
+      .read("parameters/a.weight", 15, Tensor(middle.data(), DType::f32, DeviceKind::cpu, {20}));
+  for (std::size_t i = 0; i < 20; ++i) EXPECT_EQ(middle[i], model.weight[15 + i]);
+
+  manifest.tensors[0].pieces.pop_back();
+  EXPECT_NE(message_of([&] { Manifest::parse(manifest.to_text(), "m"); }).find("25 of 60"),
+            std::string::npos);
 }
 
 TEST_F(CheckpointTest, ABrokenLatestFallsBackToTheNewestWholeOne) {
@@ -105,7 +147,11 @@ TEST_F(CheckpointTest, ABrokenLatestFallsBackToTheNewestWholeOne) {
   for (const std::int64_t step : {1, 2, 3}) save(w, step);
   w.finish();
   fs::remove(root() / "step_00000003" / "state.json");
-  EXPECT_EQ(find_latest(root())->filename(), "step_00000002");
+  std::string note;
+  EXPECT_EQ(find_latest(root(), &note)->filename(), "step_00000002");
+  EXPECT_NE(note.find("state.json is missing"), std::string::npos) << note;
+  EXPECT_EQ(Checkpoint::open(root()).note(), note);
+  EXPECT_EQ(Checkpoint::open(root() / "step_00000001").note(), "");
   fs::remove_all(root() / "step_00000003");
   EXPECT_EQ(find_latest(root())->filename(), "step_00000002");
   EXPECT_FALSE(find_latest(folder_.path() / "nowhere").has_value());
