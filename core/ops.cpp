@@ -202,6 +202,9 @@ void expect_conv(const Tensor& x, const ConvFilters& filters, const ConvShape& s
         " segments of ", rows.length, " rows");
   expect_indices(rows.reach, x.rows(), "reach");
   expect_shape(filters.s, shape.width, channels, "s");
+  CHECK(shape.kind != FilterKind::headwise ||
+            (shape.head_size > 0 && channels % shape.head_size == 0),
+        "head-wise filters of ", shape.head_size, " channels do not divide ", x.describe());
   const std::int64_t generated = generated_columns(shape, channels);
   if (generated > 0) expect_shape(filters.generated, x.rows(), generated, "generated filters");
   if (shape.kind == FilterKind::lowrank) {
@@ -224,7 +227,8 @@ void conv_forward(const Context& context, Tensor y, Tensor x, const ConvFilters&
 void conv_backward_input(const Context& context, Tensor dx, Tensor dgenerated, Tensor dhalo,
                          Tensor dy, Tensor x, const ConvFilters& filters, const ConvShape& shape,
                          const ConvRows& rows) {
-  expect_device(context, {dx, dgenerated, dhalo, dy, x, filters.s, filters.u, rows.reach});
+  expect_device(context, {dx, dgenerated, dhalo, dy, x, filters.s, filters.u, filters.generated,
+                          rows.reach, rows.halo});
   expect_conv(x, filters, shape, rows);
   expect_like(dx, x, "dx of the convolution");
   expect_like(dy, x, "dy of the convolution");

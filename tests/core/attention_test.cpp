@@ -110,7 +110,7 @@ TEST(Attention, GradientsEqualCentralDifferences) {
     Tensor lse = bench.output({in.q.rows(), c.shape.query_heads});
     const auto loss = [&] {
       ops::attention_forward(bench.context(), out, lse, in.q, in.k, in.v, in.starts, c.shape);
-      return weighted_sum(out, in.dout);
+      return weighted_terms(out, in.dout);
     };
     loss();
     Tensor dq = bench.output({in.q.rows(), in.q.cols()}, Layout::strided);

@@ -99,6 +99,11 @@ inline Expected expected_output(const ConvCase& c, const ConvTensors& in, std::i
 inline std::vector<ConvCase> conv_cases() {
   using enum FilterKind;
   std::vector<ConvCase> cases;
+  // Weight gradients are summed by blocks of 64 rows, and channels go by what fits a cache.
+  cases.push_back({{fixed, 4, 0, 0, true}, 1, 131, 7, {64, 1, 66}});
+  cases.push_back({{headwise, 2, 0, 4, true}, 2, 65, 8, {}});
+  cases.push_back({{lowrank, 3, 9, 0, true}, 1, 129, 5, {127, 2}});
+  cases.push_back({{lowrank, 8, 33, 0, false}, 1, 9, 53, {}});
   for (const bool residual : {true, false}) {
     for (int width = 1; width <= 8; ++width) {
       cases.push_back({{fixed, width, 0, 0, residual}, 2, 11, 7, {3, 1, 7}});

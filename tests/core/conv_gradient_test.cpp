@@ -11,7 +11,7 @@ TEST(ConvBackward, EveryGradientEqualsCentralDifferences) {
     Tensor y = bench.output({c.rows(), c.channels});
     const auto loss = [&] {
       ops::conv_forward(bench.context(), y, in.x, in.filters, c.shape, in.rows);
-      return weighted_sum(y, in.dy);
+      return weighted_terms(y, in.dy);
     };
     Tensor dx = bench.output({c.rows(), c.channels});
     Tensor dgenerated;

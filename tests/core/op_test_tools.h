@@ -24,7 +24,7 @@ class Workbench {
   explicit Workbench(DType dtype = DType::f64, NumericsMode mode = NumericsMode::fast)
       : dtype_(dtype),
         backend_(make_cpu_backend(mode)),
-        arena_(*backend_, "test", std::size_t{64} << 20) {}
+        arena_(*backend_, "test", std::size_t{24} << 20) {}
 
   Context context() { return {*backend_, arena_, dtype_}; }
   Backend& backend() { return *backend_; }
@@ -107,26 +107,65 @@ inline double sum_bound(DType dtype, std::int64_t terms, double magnitude) {
   return static_cast<double>(terms + 8) * unit_roundoff(dtype) * magnitude;
 }
 
+// Terms of a loss: each element of an output, weighted.
+using LossTerms = std::function<std::vector<double>()>;
+
+// The slope of a sum of terms between two places, and what rounding may add to it: only terms that
+// moved count, each a sum of up to `terms` products of about its size or 1.
+struct Slope {
+  double value = 0, error = 0;
+
+  Slope(const std::vector<double>& above, const std::vector<double>& below, double distance,
+        std::int64_t terms) {
+    for (std::size_t i = 0; i < above.size(); ++i) {
+      if (above[i] == below[i]) continue;
+      value += (above[i] - below[i]) / distance;
+      error += sum_bound(DType::f64, terms, 2 + std::abs(above[i]) + std::abs(below[i])) / distance;
+    }
+  }
+};
+
 // Checks d loss / d input for every element against central differences in f64. `loss` runs the
-// forward pass. With h = 1e-5 the differences carry about h^2 |f'''| + u |f| / h, both near 1e-10
-// for the magnitudes of these tests; 1e-7 (1 + |gradient|) leaves room for neither a wrong term.
-inline void expect_gradient(const Tensor& input, const Tensor& gradient,
-                            const std::function<double()>& loss, const std::string& what) {
-  constexpr double kStep = 1e-5;
+// forward pass. With h = cbrt(u) a difference is wrong by a sixth of h^2 times the third derivative
+// and by the roundings over h, both of order u^(2/3). The third derivative is measured by a wide
+// difference where roundings do not explain what is left, and counts six times its share.
+inline void expect_gradient(const Tensor& input, const Tensor& gradient, const LossTerms& loss,
+                            const std::string& what, std::int64_t terms = 64) {
+  const double u = unit_roundoff(DType::f64), h = std::cbrt(u), wide = 1.0 / 64;
   for (std::int64_t i = 0; i < input.rows(); ++i) {
     for (std::int64_t j = 0; j < input.cols(); ++j) {
       double& x = input.row<double>(i)[j];
       const double kept = x;
-      x = kept + kStep;
-      const double above = loss();
-      x = kept - kStep;
-      const double below = loss();
-      x = kept;
-      const double expected = (above - below) / (2 * kStep);
-      ASSERT_NEAR(at(gradient, i, j), expected, 1e-7 * (1 + std::abs(expected)))
-          << what << " at (" << i << ", " << j << ")";
+      const auto slope = [&](double step) {
+        const double high = kept + step, low = kept - step;
+        x = high;
+        const auto above = loss();
+        x = low;
+        const auto below = loss();
+        x = kept;
+        return Slope(above, below, high - low, terms);
+      };
+      const Slope near = slope(h);
+      const double found = at(gradient, i, j);
+      double bound = near.error + sum_bound(DType::f64, terms, std::abs(found));
+      if (std::abs(found - near.value) > bound) {
+        // The slope over 2w exceeds that over w by half of w^2 times the third derivative.
+        const double third = 2 * (slope(2 * wide).value - slope(wide).value) / (wide * wide);
+        bound += h * h * std::abs(third);
+      }
+      ASSERT_NEAR(found, near.value, bound) << what << " at (" << i << ", " << j << ")";
     }
   }
+}
+
+inline std::vector<double> weighted_terms(const Tensor& output, const Tensor& weight) {
+  std::vector<double> terms;
+  for (std::int64_t i = 0; i < output.rows(); ++i) {
+    for (std::int64_t j = 0; j < output.cols(); ++j) {
+      terms.push_back(at(output, i, j) * at(weight, i, j));
+    }
+  }
+  return terms;
 }
 
 // sum over elements of weight * output: a loss whose dy is `weight`.

@@ -71,11 +71,6 @@ TEST_P(EveryKind, OnSomeLinearsOnly) {
 
 TEST_P(EveryKind, WithRecomputedBlocks) { expect_gradients(tiny_model(GetParam()), 2); }
 
-std::string filter_name(const testing::TestParamInfo<FilterKind>& kind) {
-  const std::string names[] = {"none", "fixed", "headwise", "lowrank"};
-  return names[static_cast<int>(kind.param)];
-}
-
 INSTANTIATE_TEST_SUITE_P(Filters, EveryKind,
                          testing::Values(FilterKind::none, FilterKind::fixed, FilterKind::headwise,
                                          FilterKind::lowrank),

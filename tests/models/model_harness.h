@@ -46,6 +46,11 @@ inline void redraw(ParameterStore& store, std::uint64_t seed) {
   }
 }
 
+inline std::string filter_name(const testing::TestParamInfo<FilterKind>& kind) {
+  const std::string names[] = {"none", "fixed", "headwise", "lowrank"};
+  return names[static_cast<int>(kind.param)];
+}
+
 class ModelHarness {
  public:
   explicit ModelHarness(const ModelConfig& config, std::int64_t sequences = 2,
@@ -65,6 +70,7 @@ class ModelHarness {
   const Transformer& model() const { return model_; }
   const BatchView& batch() const { return batch_; }
   Context context() { return {*backend_, arena_, dtype_}; }
+  const Tensor& losses() const { return losses_.view(); }  // nats of each row of the last pass
 
   // Documents of 3, 5, 1 and the rest; every fifth target is masked.
   void make_batch(const ModelConfig& config) {
