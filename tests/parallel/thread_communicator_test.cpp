@@ -40,8 +40,8 @@ TEST(ThreadCommunicator, SplitsNestAndKeepTheOrderOfTheRanks) {
     EXPECT_EQ(quarter->size(), 2);
     std::vector<double> all(2), mine = {double(c.rank())};
     quarter->all_gather(view(all), view(mine)).wait();
-    const double first = c.rank() / 4 * 4 + c.rank() % 2;
-    EXPECT_EQ(all, (std::vector<double>{first, first + 2}));
+    const int first = c.rank() / 4 * 4 + c.rank() % 2;
+    EXPECT_EQ(all, (std::vector<double>{double(first), double(first + 2)}));
   });
 }
 
