@@ -116,6 +116,12 @@ TEST(ThreadCommunicator, DelaysEachTransferByItsLatencyAndBytes) {
                    EXPECT_FALSE(messages.test());
                    messages.wait();
                    EXPECT_GE(seconds_since(middle), kLatency + 800 / kRate);
+                   const auto kind = c.rank() == 0 ? Transfer::Kind::send : Transfer::Kind::receive;
+                   const Transfer one_way[] = {{kind, view(c.rank() == 0 ? out : in), peer}};
+                   c.barrier();
+                   const auto end = Clock::now();
+                   c.exchange(one_way).wait();
+                   EXPECT_GE(seconds_since(end), kLatency + 800 / kRate);
                  },
                  {.latency_s = kLatency, .bytes_per_second = kRate});
 }
