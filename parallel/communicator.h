@@ -68,6 +68,13 @@ class Communicator {
   virtual void barrier() = 0;
   // Ranks with equal colour form a new communicator, ordered by their rank here. Collective.
   virtual std::unique_ptr<Communicator> split(int colour) = 0;
+  // The same for a group with a name, for whoever counts or watches operations by group.
+  virtual std::unique_ptr<Communicator> split_named(int colour, std::string_view /*label*/) {
+    return split(colour);
+  }
+  // Moves operations in flight along, where they do not move by themselves: long computations
+  // between two operations call it now and then. Completes nothing and never blocks.
+  virtual void progress() {}
 };
 
 std::unique_ptr<Communicator> make_self_communicator();
