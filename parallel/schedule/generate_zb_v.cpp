@@ -1,8 +1,8 @@
 // zb-v: rank r owns stage r on the way down (chunk 0) and stage 2p - 1 - r on the way up (chunk 1).
 // With F, I and W of a stage costing one tick each, the ranks choose tick by tick among what is
 // ready, W last: it fills what would be idle. A rank holds at most 2p activations of a stage, as
-// much as 1f1b's first rank. Which of F and I goes first is a rule; of two, the one that gives the
-// shorter schedule is taken (their step bubbles differ only for few micro-batches).
+// much as 1f1b's first rank. Which of F and I goes first is a rule; of two, one for many
+// micro-batches and one for few, the one that gives the shorter schedule is taken.
 #include <algorithm>
 #include <array>
 #include <optional>
