@@ -57,8 +57,10 @@ TEST_F(AdvantageOfArms, IntervalsCoverThePlantedAdvantageAndAreNarrow) {
     EXPECT_GT(coverage.half_width, 0.01) << advantage;
     // A test at 5 %: 200 draws of it give 5 +- 1.5 %.
     EXPECT_LE(coverage.scale_alarms, 0.05 + 3 * 0.0154) << advantage;
-    RecordProperty(concat("covered at ", advantage), concat(coverage.covered));
-    RecordProperty(concat("half-width at ", advantage), concat(coverage.half_width));
+    const int percent = static_cast<int>(100 * advantage);
+    RecordProperty(concat("covered_at_", percent), concat(coverage.covered));
+    RecordProperty(concat("half_width_at_", percent), concat(coverage.half_width));
+    RecordProperty(concat("scale_alarms_at_", percent), concat(coverage.scale_alarms));
   }
 }
 

@@ -114,7 +114,6 @@ TEST_F(LawFit, ChinchillaIsRefusedWhereTokensFollowTheSize) {
 TEST_F(LawFit, TooFewPointsAreRefusedWithTheNumber) {
   const auto three = power_ladder(1.7, 60, 0.09, 3);
   EXPECT_NE(refusal_of(three, LawKind::power).find("there are 3 usable points"), std::string::npos);
-  const std::vector<RunRow> five(planted_grid().begin(), planted_grid().begin() + 5);
   auto grid = planted_grid();
   grid.resize(5);
   EXPECT_NE(refusal_of(grid, LawKind::chinchilla).find("5 parameters"), std::string::npos);
