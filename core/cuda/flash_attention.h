@@ -1,0 +1,31 @@
+// Attention of whole windows without document boundaries through a library, where one is there.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <memory>
+#include <string>
+
+#include "core/backend.h"
+
+namespace convoy::cuda {
+
+class Workspace;
+
+class FlashAttention {
+ public:
+  virtual ~FlashAttention() = default;
+  virtual std::string name() const = 0;
+  // Whether it takes this: bf16, whole windows, head widths and strides it knows.
+  virtual bool takes(Tensor q, Tensor k, Tensor v, const AttentionShape& shape) = 0;
+  virtual void forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v,
+                       const AttentionShape& shape) = 0;
+  virtual void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor q, Tensor k, Tensor v,
+                        Tensor out, Tensor log_sum_exp, const AttentionShape& shape) = 0;
+};
+
+// Null where the program was built without such a library.
+std::unique_ptr<FlashAttention> make_flash_attention(cudaStream_t stream, Workspace& workspace);
+std::string flash_attention_library();  // "cuDNN 9.19.0", or "none"
+
+}  // namespace convoy::cuda
