@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string_view>
 
 #include "core/tensor.h"
@@ -173,6 +174,10 @@ class Backend {
 
   // Optimizer. `control` is a StepControl, f64 on the device. sum f64 [1] += sum of x squared.
   virtual void add_sum_of_squares(Tensor sum, Tensor x) = 0;
+  // The same of several tensors, which must stay where they are: a device may keep a table of them.
+  virtual void add_sums_of_squares(Tensor sum, std::span<const Tensor> tensors) {
+    for (const Tensor& x : tensors) add_sum_of_squares(sum, x);
+  }
   virtual void decide_update(Tensor control, Tensor sum_of_squares, Tensor loss,
                              const UpdateRules& rules) = 0;
   // Where `master` is given, it is what is updated, in the gradient's dtype, and `value` its bf16

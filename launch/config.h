@@ -27,6 +27,7 @@ struct TrainConfig {
   std::int64_t micro_batch = 8;        // sequences
   std::int64_t seed = 0;
   std::string precision = "f32";  // f64 | f32 | bf16
+  std::string device = "auto";    // auto (a GPU where there is one) | cpu | cuda
 };
 
 struct OptimizerConfig {

@@ -22,7 +22,7 @@ class RmsNorm {
 
   Tensor forward(const Context& context, Tensor x, Saved& saved) const {
     saved.input = x;
-    saved.rstd = context.take({x.rows(), x.cols() / weight_->size()});
+    saved.rstd = context.take_statistics({x.rows(), x.cols() / weight_->size()});
     Tensor y = context.take({x.rows(), x.cols()});
     ops::rmsnorm_forward(context, y, saved.rstd, x, weight_->value, epsilon_);
     return y;

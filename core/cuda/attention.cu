@@ -228,7 +228,8 @@ void CudaBackend::attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Te
                                     Tensor document_start, const AttentionShape& shape) {
   using namespace cuda;
   if (q.size() == 0) return;
-  if (shape.one_document && flash_ && flash_->takes(q, k, v, shape)) {
+  if (shape.one_document && flash_ &&
+      flash_->takes_forward(out, log_sum_exp, q, k, v, shape)) {
     return flash_->forward(out, log_sum_exp, q, k, v, shape);
   }
   if (mma_attention_forward(stream_, out, log_sum_exp, q, k, v, document_start, shape)) return;
@@ -248,7 +249,8 @@ void CudaBackend::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dou
                                      Tensor document_start, const AttentionShape& shape) {
   using namespace cuda;
   if (q.size() == 0) return;
-  if (shape.one_document && flash_ && flash_->takes(q, k, v, shape)) {
+  if (shape.one_document && flash_ &&
+      flash_->takes_backward(dq, dk, dv, dout, q, k, v, out, log_sum_exp, shape)) {
     return flash_->backward(dq, dk, dv, dout, q, k, v, out, log_sum_exp, shape);
   }
   const std::int64_t rows = q.rows(), heads = shape.query_heads;

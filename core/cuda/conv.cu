@@ -2,8 +2,8 @@
 #include "core/cuda/conv.h"
 
 #include "core/conv_shape.h"
+#include "core/cuda/conv_weights.cuh"
 #include "core/cuda/elements.cuh"
-#include "core/cuda/partial_sums.cuh"
 #include "core/cuda/reductions.cuh"
 
 namespace convoy {
@@ -174,18 +174,6 @@ __global__ void weight_kernel(Wide<T>* partial, Rows<const T> dy, Sources<T> fro
   for (int r = 0; r < kRanks && r0 + r < rank; ++r) chunk[(1 + r0 + r) * stride + tap] = sum[r];
 }
 
-// du and ds lie apart, so the chunks are added by this kernel: index 0 .. (1 + R) W D.
-template <class W>
-__global__ void add_weight_kernel(W* ds, W* du, const W* partial, std::int64_t static_count,
-                                  std::int64_t count, std::int64_t chunks) {
-  const std::int64_t j = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
-  if (j >= count) return;
-  W sum = 0;
-  for (std::int64_t chunk = 0; chunk < chunks; ++chunk) sum += partial[chunk * count + j];
-  W* target = j < static_count ? ds + j : du + (j - static_count);
-  *target += sum;
-}
-
 template <class T>
 Taps<T> taps_of(const ConvCall& call) {
   return {call.shape.kind,          call.shape.width,
@@ -265,9 +253,8 @@ void backward_weight(const ConvCall& call, const ConvGradients& g, Tensor dy, Te
     weight_kernel<T><<<grid, kThreads, 0, call.stream>>>(
         partial, read_rows<T>(dy), sources_of<T>(call, x), read_rows<T>(call.filters.generated),
         rank, x.rows(), chunk, x.cols());
-    add_weight_kernel<W><<<blocks_for(count), kThreads, 0, call.stream>>>(
-        data_of<W>(g.ds), rank > 0 ? data_of<W>(g.du) : nullptr, partial, static_count, count,
-        chunks);
+    add_conv_weights<W>(data_of<W>(g.ds), rank > 0 ? data_of<W>(g.du) : nullptr, partial,
+                        static_count, count, chunks, call.stream);
   });
   check_launch();
 }

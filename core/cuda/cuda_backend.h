@@ -40,6 +40,18 @@ class Workspace {
   std::size_t capacity_ = 0, used_ = 0;
 };
 
+// Pieces of tensors of one dtype, listed in device memory.
+struct PieceTable {
+  std::vector<std::pair<void*, std::int64_t>> tensors;  // whose pieces they are
+  void* device = nullptr;
+  std::int64_t pieces = 0;
+
+  PieceTable() = default;
+  ~PieceTable();
+  PieceTable(const PieceTable&) = delete;
+  PieceTable& operator=(const PieceTable&) = delete;
+};
+
 class MatmulLibrary;
 class FlashAttention;
 
@@ -101,6 +113,7 @@ class CudaBackend final : public Backend {
                      const ConvRows& rows) override;
 
   void add_sum_of_squares(Tensor sum, Tensor x) override;
+  void add_sums_of_squares(Tensor sum, std::span<const Tensor> tensors) override;
   void decide_update(Tensor control, Tensor sum_of_squares, Tensor loss,
                      const UpdateRules& rules) override;
   void adamw(Tensor value, Tensor master, Tensor moment1, Tensor moment2, Tensor gradient,
@@ -116,6 +129,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<cuda::Workspace> workspace_;
   std::unique_ptr<cuda::MatmulLibrary> matmul_;
   std::unique_ptr<cuda::FlashAttention> flash_;
+  cuda::PieceTable squares_;  // of the tensors whose squares were summed last
   std::map<std::pair<std::int64_t, double>, double*> frequencies_;  // owned device memory
 };
 

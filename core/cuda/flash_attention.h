@@ -15,11 +15,15 @@ class Workspace;
 class FlashAttention {
  public:
   virtual ~FlashAttention() = default;
-  virtual std::string name() const = 0;
-  // Whether it takes this: bf16, whole windows, head widths and strides it knows.
-  virtual bool takes(Tensor q, Tensor k, Tensor v, const AttentionShape& shape) = 0;
+  // Whether it takes this: bf16, head widths and strides it knows. document_start must be 0
+  // everywhere.
+  virtual bool takes_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v,
+                             const AttentionShape& shape) = 0;
   virtual void forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v,
                        const AttentionShape& shape) = 0;
+  virtual bool takes_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor q, Tensor k,
+                              Tensor v, Tensor out, Tensor log_sum_exp,
+                              const AttentionShape& shape) = 0;
   virtual void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor q, Tensor k, Tensor v,
                         Tensor out, Tensor log_sum_exp, const AttentionShape& shape) = 0;
 };

@@ -25,6 +25,25 @@ __global__ void squares_kernel(double* partial, const T* x, std::int64_t count) 
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
+struct Piece {
+  const void* data;
+  std::int64_t count;
+};
+
+template <class T>
+__global__ void squares_of_pieces_kernel(double* partial, const Piece* pieces) {
+  __shared__ double shared[kThreads / kWarp];
+  const T* x = static_cast<const T*>(pieces[blockIdx.x].data);
+  const std::int64_t count = pieces[blockIdx.x].count;
+  double sum = 0;
+  for (std::int64_t i = threadIdx.x; i < count; i += kThreads) {
+    const auto value = static_cast<double>(widen(x[i]));
+    sum += value * value;
+  }
+  sum = block_sum(sum, shared);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
 __global__ void add_squares_kernel(double* sum, const double* partial, std::int64_t count) {
   __shared__ double shared[kThreads / kWarp];
   double own = 0;
@@ -53,11 +72,10 @@ struct UpdateFactors {
 };
 
 // `exact` is updated; `rounded`, where given, becomes its bf16 rounding.
-template <class W>
+template <class W, int V>
 __global__ void adamw_kernel(W* exact, bf16* rounded, W* moment1, W* moment2, const W* gradient,
                              const double* control, AdamWSettings settings, std::int64_t count) {
   if (control[StepControl::skip] != 0) return;
-  constexpr int V = 16 / sizeof(W);
   __shared__ W shared[4];
   if (threadIdx.x == 0) {
     const UpdateFactors<W> f(control, settings);
@@ -113,6 +131,45 @@ void CudaBackend::add_sum_of_squares(Tensor sum, Tensor x) {
   check_launch();
 }
 
+cuda::PieceTable::~PieceTable() { cudaFree(device); }
+
+void CudaBackend::add_sums_of_squares(Tensor sum, std::span<const Tensor> tensors) {
+  using namespace cuda;
+  if (tensors.empty()) return;
+  std::vector<std::pair<void*, std::int64_t>> wanted;
+  for (const Tensor& t : tensors) {
+    CHECK(t.contiguous() && t.dtype() == tensors[0].dtype(), "sum of squares of ", t.describe());
+    wanted.emplace_back(t.data(), t.size());
+  }
+  if (squares_.tensors != wanted) {
+    const auto bytes = static_cast<std::int64_t>(size_of(tensors[0].dtype()));
+    std::vector<Piece> pieces;
+    for (const auto& [data, count] : wanted) {
+      for (std::int64_t begin = 0; begin < count; begin += kChunk) {
+        pieces.push_back({static_cast<std::byte*>(data) + begin * bytes,
+                          std::min(kChunk, count - begin)});
+      }
+    }
+    synchronize();
+    CUDA_CHECK(cudaFree(squares_.device));
+    squares_.device = nullptr;
+    CUDA_CHECK(cudaMalloc(&squares_.device, pieces.size() * sizeof(Piece)));
+    CUDA_CHECK(cudaMemcpy(squares_.device, pieces.data(), pieces.size() * sizeof(Piece),
+                          cudaMemcpyHostToDevice));
+    squares_.tensors = std::move(wanted);
+    squares_.pieces = std::ssize(pieces);
+  }
+  workspace_->begin(static_cast<std::size_t>(squares_.pieces) * sizeof(double));
+  auto* partial = workspace_->take<double>(squares_.pieces);
+  dispatch_element(tensors[0].dtype(), [&]<class T>() {
+    squares_of_pieces_kernel<T>
+        <<<static_cast<unsigned>(squares_.pieces), kThreads, 0, stream_>>>(
+            partial, static_cast<const Piece*>(squares_.device));
+  });
+  add_squares_kernel<<<1, kThreads, 0, stream_>>>(sum.data<double>(), partial, squares_.pieces);
+  check_launch();
+}
+
 void CudaBackend::decide_update(Tensor control, Tensor sum_of_squares, Tensor loss,
                                 const UpdateRules& rules) {
   cuda::decide_kernel<<<1, 1, 0, stream_>>>(control.data<double>(), sum_of_squares.data<double>(),
@@ -131,10 +188,16 @@ void CudaBackend::adamw(Tensor value, Tensor master, Tensor moment1, Tensor mome
   const auto blocks = static_cast<unsigned>(
       std::min<std::int64_t>(ceil_div<std::int64_t>(value.size(), kThreads), 132 * 8));
   bf16* rounded = master.empty() ? nullptr : data_of<bf16>(value);
+  const auto begins_pack = [](const Tensor& t, std::uintptr_t bytes) {
+    return reinterpret_cast<std::uintptr_t>(t.data()) % bytes == 0;
+  };
+  const bool packs = begins_pack(exact, 16) && begins_pack(moment1, 16) &&
+                     begins_pack(moment2, 16) && begins_pack(gradient, 16) && begins_pack(value, 8);
   const auto run = [&]<class W>() {
-    adamw_kernel<W><<<blocks, kThreads, 0, stream_>>>(
-        data_of<W>(exact), rounded, data_of<W>(moment1), data_of<W>(moment2),
-        data_of<W>(gradient), control.data<double>(), settings, value.size());
+    const auto kernel = packs ? adamw_kernel<W, 16 / sizeof(W)> : adamw_kernel<W, 1>;
+    kernel<<<blocks, kThreads, 0, stream_>>>(data_of<W>(exact), rounded, data_of<W>(moment1),
+                                             data_of<W>(moment2), data_of<W>(gradient),
+                                             control.data<double>(), settings, value.size());
   };
   exact.dtype() == DType::f64 ? run.template operator()<double>() : run.template operator()<float>();
   check_launch();

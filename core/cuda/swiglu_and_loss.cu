@@ -62,20 +62,20 @@ __global__ void statistics_kernel(Rows<Wide<T>> statistics, Rows<const T> logits
   __shared__ W shared[kRowThreads / kWarp];
   const std::int64_t i = blockIdx.x;
   const T* row = logits.row(i);
-  W largest = -INFINITY;
+  // Each thread's sum is relative to the largest it has seen, so that the row is read once.
+  W own = -INFINITY, own_sum = 0;
   for (std::int64_t j = threadIdx.x * V; j < columns; j += kRowThreads * V) {
     const auto pack = load_pack<V>(row + j);
+    W top = own;
 #pragma unroll
-    for (int e = 0; e < V; ++e) largest = max(largest, widen(pack.element[e]));
-  }
-  largest = block_max(largest, shared);
-  W sum = 0;
-  for (std::int64_t j = threadIdx.x * V; j < columns; j += kRowThreads * V) {
-    const auto pack = load_pack<V>(row + j);
+    for (int e = 0; e < V; ++e) top = max(top, widen(pack.element[e]));
+    if (top > own) own_sum *= exponential(own - top);
+    own = top;
 #pragma unroll
-    for (int e = 0; e < V; ++e) sum += exponential(widen(pack.element[e]) - largest);
+    for (int e = 0; e < V; ++e) own_sum += exponential(widen(pack.element[e]) - top);
   }
-  sum = block_sum(sum, shared);
+  const W largest = block_max(own, shared);
+  const W sum = block_sum(own_sum == W(0) ? W(0) : own_sum * exponential(own - largest), shared);
   if (threadIdx.x != 0) return;
   const std::int64_t column = targets[i] - first_class;
   W* out = statistics.row(i);
@@ -100,8 +100,8 @@ __global__ void loss_backward_kernel(Rows<T> logits, Rows<const Wide<T>> statist
                                      const std::int32_t* targets, std::int64_t packs,
                                      std::int64_t first_class, Wide<T> scale) {
   using W = Wide<T>;
-  const std::int64_t i = blockIdx.y;
-  const std::int64_t j = (blockIdx.x * std::int64_t{kThreads} + threadIdx.x);
+  const std::int64_t i = blockIdx.x;
+  const std::int64_t j = blockIdx.y * std::int64_t{kThreads} + threadIdx.x;
   if (j >= packs) return;
   T* place = logits.row(i) + j * V;
   Pack<T, V> pack = load_pack<V>(static_cast<const T*>(place));
@@ -186,10 +186,10 @@ void CudaBackend::cross_entropy_backward(Tensor logits, Tensor statistics, Tenso
                                          std::int64_t first_class, double scale) {
   using namespace cuda;
   if (logits.size() == 0) return;
-  CHECK(logits.rows() <= 65535, logits.rows(), " rows of logits at once; 65535 at most");
   dispatch_packs({logits}, [&]<class T, int V>() {
-    loss_backward_kernel<T, V>
-        <<<grid_of(logits.cols() / V, logits.rows()), kThreads, 0, stream_>>>(
+    const dim3 grid(static_cast<unsigned>(logits.rows()),
+                    static_cast<unsigned>(ceil_div<std::int64_t>(logits.cols() / V, kThreads)));
+    loss_backward_kernel<T, V><<<grid, kThreads, 0, stream_>>>(
             rows_of<T>(logits), read_rows<Wide<T>>(statistics), targets.data<std::int32_t>(),
             logits.cols() / V, first_class, static_cast<Wide<T>>(scale));
   });

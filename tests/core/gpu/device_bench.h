@@ -27,19 +27,26 @@ class GpuTest : public ::testing::Test {
   }
 };
 
+// One backend a mode for all tests: making one costs more than most tests do.
+inline Backend& shared_gpu(NumericsMode mode) {
+  static const auto fast = make_cuda_backend(NumericsMode::fast, 0);
+  static const auto invariant = make_cuda_backend(NumericsMode::invariant, 0);
+  return mode == NumericsMode::fast ? *fast : *invariant;
+}
+
 class DeviceBench {
  public:
   explicit DeviceBench(DType dtype, NumericsMode mode = NumericsMode::fast)
       : dtype_(dtype),
         host_(DType::f64, NumericsMode::fast),
-        gpu_(make_cuda_backend(mode, 0)),
-        arena_(*gpu_, "gpu test", std::size_t{96} << 20) {}
+        gpu_(shared_gpu(mode)),
+        arena_(gpu_, "gpu test", std::size_t{64} << 20) {}
 
   DType dtype() const { return dtype_; }
   Workbench& host() { return host_; }
   Context cpu() { return host_.context(); }
-  Context gpu() { return {*gpu_, arena_, dtype_}; }
-  Backend& backend() { return *gpu_; }
+  Context gpu() { return {gpu_, arena_, dtype_}; }
+  Backend& backend() { return gpu_; }
 
   // N(0, deviation) on the host, rounded to the dtype under test.
   Tensor random(std::initializer_list<std::int64_t> shape, double deviation = 1) {
@@ -68,7 +75,7 @@ class DeviceBench {
     const Tensor model(nullptr, dtype, DeviceKind::cuda, shape);
     const std::int64_t extra = layout == Layout::strided ? 24 : 0;
     Tensor wide = arena_.take(dtype, {model.rows(), model.cols() + extra});
-    gpu_->fill(wide, std::numeric_limits<double>::quiet_NaN());
+    gpu_.fill(wide, std::numeric_limits<double>::quiet_NaN());
     if (layout == Layout::strided) return wide.column_range(8, model.cols());
     return Tensor(wide.data(), dtype, DeviceKind::cuda, shape);
   }
@@ -83,16 +90,16 @@ class DeviceBench {
     if (t.empty()) return {};
     if (t.dtype() == DType::i32) {
       Tensor on_device = arena_.take(DType::i32, {t.size()});
-      gpu_->copy(on_device, t);
+      gpu_.copy(on_device, t);
       return on_device;
     }
     Tensor on_device = output_as(dtype, t.shape(), layout);
-    gpu_->convert(on_device, t);
+    gpu_.convert(on_device, t);
     return on_device;
   }
   std::vector<double> download(const Tensor& t) {
     std::vector<double> host(static_cast<std::size_t>(t.size()));
-    gpu_->convert(Tensor(host.data(), DType::f64, DeviceKind::cpu, {t.rows(), t.cols()}), t);
+    gpu_.convert(Tensor(host.data(), DType::f64, DeviceKind::cpu, {t.rows(), t.cols()}), t);
     return host;
   }
 
@@ -134,7 +141,7 @@ class DeviceBench {
 
   DType dtype_;
   Workbench host_;
-  std::unique_ptr<Backend> gpu_;
+  Backend& gpu_;
   Arena arena_;
 };
 
