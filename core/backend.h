@@ -123,6 +123,19 @@ class Backend {
                                       Tensor weight) = 0;
   virtual void rmsnorm_backward_weight(Tensor dweight, Tensor dy, Tensor x, Tensor rstd) = 0;
 
+  // sum = a + b and its norm; and dx = residual + the norm's gradient with respect to x. A device
+  // may do each in one pass.
+  virtual void add_rmsnorm_forward(Tensor sum, Tensor y, Tensor rstd, Tensor a, Tensor b,
+                                   Tensor weight, double epsilon) {
+    add(sum, a, b);
+    rmsnorm_forward(y, rstd, sum, weight, epsilon);
+  }
+  virtual void rmsnorm_backward_input_add(Tensor dx, Tensor dy, Tensor x, Tensor rstd,
+                                          Tensor weight, Tensor residual) {
+    rmsnorm_backward_input(dx, dy, x, rstd, weight);
+    add(dx, dx, residual);
+  }
+
   // Rotary positions in place on x [rows, heads * K], half-split pairs; positions i32 [rows].
   virtual void rope(Tensor x, Tensor positions, std::int64_t head_width, double theta,
                     RopeDirection direction) = 0;

@@ -92,6 +92,28 @@ void rmsnorm_backward_weight(const Context& context, Tensor dweight, Tensor dy, 
   context.backend.rmsnorm_backward_weight(dweight, dy, x, rstd);
 }
 
+void add_rmsnorm_forward(const Context& context, Tensor sum, Tensor y, Tensor rstd, Tensor a,
+                         Tensor b, Tensor weight, double epsilon) {
+  expect_device(context, {sum, y, rstd, a, b, weight});
+  expect_like(a, sum, "first addend");
+  expect_like(b, sum, "second addend");
+  expect_like(y, sum, "output of rmsnorm");
+  CHECK(sum.cols() % weight.size() == 0, "rmsnorm of ", sum.describe(), " over groups of ",
+        weight.size());
+  expect_shape(rstd, sum.rows(), sum.cols() / weight.size(), "rstd");
+  context.backend.add_rmsnorm_forward(sum, y, rstd, a, b, weight, epsilon);
+}
+
+void rmsnorm_backward_input_add(const Context& context, Tensor dx, Tensor dy, Tensor x, Tensor rstd,
+                                Tensor weight, Tensor residual) {
+  expect_device(context, {dx, dy, x, rstd, weight, residual});
+  expect_like(dx, x, "dx of rmsnorm");
+  expect_like(dy, x, "dy of rmsnorm");
+  expect_like(residual, x, "residual");
+  expect_shape(rstd, x.rows(), x.cols() / weight.size(), "rstd");
+  context.backend.rmsnorm_backward_input_add(dx, dy, x, rstd, weight, residual);
+}
+
 void rope(const Context& context, Tensor x, Tensor positions, std::int64_t head_width, double theta,
           RopeDirection direction) {
   expect_device(context, {x, positions});

@@ -41,6 +41,10 @@ void rmsnorm_backward_input(const Context& context, Tensor dx, Tensor dy, Tensor
                             Tensor weight);
 void rmsnorm_backward_weight(const Context& context, Tensor dweight, Tensor dy, Tensor x,
                              Tensor rstd);
+void add_rmsnorm_forward(const Context& context, Tensor sum, Tensor y, Tensor rstd, Tensor a,
+                         Tensor b, Tensor weight, double epsilon);
+void rmsnorm_backward_input_add(const Context& context, Tensor dx, Tensor dy, Tensor x, Tensor rstd,
+                                Tensor weight, Tensor residual);
 void rope(const Context& context, Tensor x, Tensor positions, std::int64_t head_width, double theta,
           RopeDirection direction);
 

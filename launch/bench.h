@@ -24,7 +24,8 @@ struct OpMeasurement {
   double copy_fraction;  // of the speed at which a copy moves the same bytes
 };
 
-// What the device can do at best: a large copy (bytes read and written a second) and a large matmul.
+// What the device can do at best: a large copy (bytes read and written a second) and a large
+// matmul.
 struct Ceilings {
   double copy_bytes_per_s, matmul_flops_per_s;
 };

@@ -125,8 +125,10 @@ class OperationBench {
     g.du = gradient({shape.filter_rank, shape.width, channels_});
     const std::int64_t length = setup_.length;
     const ConvRows rows{
-        setup_.sequences, length,
-        indices([&](std::int64_t i) { return std::min<std::int64_t>(i % length, 7); }), {}};
+        setup_.sequences,
+        length,
+        indices([&](std::int64_t i) { return std::min<std::int64_t>(i % length, 7); }),
+        {}};
     const double column = element() * static_cast<double>(rows_);  // bytes
     const auto width = static_cast<double>(channels_), more = static_cast<double>(made);
     const double depth =
@@ -153,18 +155,16 @@ class OperationBench {
         element() * static_cast<double>(2 * rows_ * channels_ + channels_ * channels_);
     add("matmul", bytes, flops,
         [&] { ops::matmul(context_, c, a, Transpose::no, b, Transpose::yes); });
-    add("matmul into a gradient", bytes, flops, [&] {
-      ops::matmul(context_, db, c, Transpose::yes, a, Transpose::no, Accumulate::yes);
-    });
+    add("matmul into a gradient", bytes, flops,
+        [&] { ops::matmul(context_, db, c, Transpose::yes, a, Transpose::no, Accumulate::yes); });
     const auto fixed = make_backend(setup_.device, NumericsMode::invariant);
     fixed->synchronize();
     const Context invariant{*fixed, arena_, setup_.dtype};
     backend_->synchronize();
-    const double seconds = fixed->seconds_of(setup_.repeats, [&] {
-      ops::matmul(invariant, c, a, Transpose::no, b, Transpose::yes);
-    });
-    results_.push_back({"matmul, fixed order", shape_, seconds, bytes, flops,
-                        copy_seconds(bytes) / seconds});
+    const double seconds = fixed->seconds_of(
+        setup_.repeats, [&] { ops::matmul(invariant, c, a, Transpose::no, b, Transpose::yes); });
+    results_.push_back(
+        {"matmul, fixed order", shape_, seconds, bytes, flops, copy_seconds(bytes) / seconds});
   }
 
   // Whole windows, and the same with documents of a quarter of a window.
@@ -183,7 +183,8 @@ class OperationBench {
     const double bytes = 4 * element() * static_cast<double>(rows_ * channels_);
     for (const bool one_document : {true, false}) {
       shape.one_document = one_document;
-      const std::string name = concat("attention K ", width, one_document ? ", whole windows" : ", documents allowed");
+      const std::string name =
+          concat("attention K ", width, one_document ? ", whole windows" : ", documents allowed");
       add(name + ", forward", bytes, flops,
           [&] { ops::attention_forward(context_, out, lse, q, k, v, starts, shape); });
       add(name + ", backward", 2 * bytes, 2.5 * flops, [&] {
@@ -250,9 +251,9 @@ Ceilings measure_ceilings(DeviceKind device, DType dtype) {
   const std::int64_t side = gpu ? 8192 : 1024;
   Ceilings ceilings{};
   {
-    const OwnedTensor from(*backend, DType::f32, {copied / 4}), to(*backend, DType::f32, {copied / 4});
-    const double seconds =
-        backend->seconds_of(9, [&] { backend->copy(to.view(), from.view()); });
+    const OwnedTensor from(*backend, DType::f32, {copied / 4}),
+        to(*backend, DType::f32, {copied / 4});
+    const double seconds = backend->seconds_of(9, [&] { backend->copy(to.view(), from.view()); });
     ceilings.copy_bytes_per_s = 2 * static_cast<double>(copied) / seconds;
   }
   const OwnedTensor a(*backend, dtype, {side, side}), b(*backend, dtype, {side, side});

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "core/cpu/matmul_library.h"
 #include "launch/bench.h"
 #include "launch/environment.h"
 #include "launch/run_device.h"
@@ -24,10 +25,14 @@ struct BenchOptions {
 
 Json machine(DeviceKind device) {
   const auto backend = make_backend(device, NumericsMode::fast);
-  return {{"device", std::string(backend->name())},
-          {"hardware", describe_device(*backend)},
-          {"git", source_revision()},
-          {"when", utc_now()}};
+  Json json = {{"device", std::string(backend->name())}, {"hardware", describe_device(*backend)}};
+  if (device == DeviceKind::cpu) {
+    json["matmul_library"] = std::string(cpu::matmul_library_name());
+    json["threads"] = 1;
+  }
+  json["git"] = source_revision();
+  json["when"] = utc_now();
+  return json;
 }
 
 Json ceilings_json(const Ceilings& c) {
@@ -42,8 +47,7 @@ DeviceKind device_named(const std::string& name) {
 
 DType dtype_named(const std::string& name, DeviceKind device) {
   RunConfig config;
-  config.train.precision =
-      !name.empty() ? name : (device == DeviceKind::cuda ? "bf16" : "f32");
+  config.train.precision = !name.empty() ? name : (device == DeviceKind::cuda ? "bf16" : "f32");
   return dtype_of_run(config);
 }
 

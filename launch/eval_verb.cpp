@@ -30,8 +30,8 @@ void run_eval(const EvalArguments& arguments, const MpiEnvironment& mpi) {
                        "; tokenise the text with the model's tokenizer"));
   }
   const ValidationWindows windows(file, config.model.seq_len, parse_pack(config.data.pack));
-  ModelInstance instance(*backend, config.model, dtype_to_run(config, backend->device()), arguments.micro_batch,
-                         recompute_blocks_of(config), 0);
+  ModelInstance instance(*backend, config.model, dtype_to_run(config, backend->device()),
+                         arguments.micro_batch, recompute_blocks_of(config), 0);
   load_parameters(checkpoint, instance.store());
   const EvalResult result = Evaluator(instance, *world, windows, arguments.batches).run();
   if (world->rank() != 0) return;

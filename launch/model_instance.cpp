@@ -41,7 +41,8 @@ ModelInstance::ModelInstance(Backend& backend, const ModelConfig& model, DType d
       dtype_(dtype),
       sequences_(sequences),
       model_(store_, model, recompute_blocks),
-      arena_(backend, "micro-batch", measure_arena(model, dtype, sequences, recompute_blocks, backend.device())) {
+      arena_(backend, "micro-batch",
+             measure_arena(model, dtype, sequences, recompute_blocks, backend.device())) {
   store_.allocate(backend, dtype, masters);
   store_.initialize(seed);
 }

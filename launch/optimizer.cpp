@@ -27,11 +27,10 @@ Tensor Optimizer::part(const Tensor& flat, const Parameter& parameter) {
   return {elements.data(), flat.dtype(), flat.device(), parameter.shape};
 }
 
-void Optimizer::set_moments(const Parameter& parameter, const Tensor& first,
-                            const Tensor& second) {
+void Optimizer::set_moments(const Parameter& parameter, const Tensor& first, const Tensor& second) {
   const Tensor m = moment1(parameter), v = moment2(parameter);
-  CHECK(first.dtype() == m.dtype() && second.dtype() == v.dtype(), parameter.name,
-        ": moments of ", first.describe(), ", expected ", m.describe());
+  CHECK(first.dtype() == m.dtype() && second.dtype() == v.dtype(), parameter.name, ": moments of ",
+        first.describe(), ", expected ", m.describe());
   backend_.copy(m, first);
   backend_.copy(v, second);
 }

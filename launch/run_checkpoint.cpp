@@ -95,8 +95,7 @@ void load_parameters(const Checkpoint& checkpoint, ParameterStore& store) {
     const HostTensor host(checkpoint, "parameters/" + p.name, p.exact());
     const DType stored = host.view().dtype();
     CHECK(stored == p.exact().dtype() || (stored == DType::f32 && p.value.dtype() == DType::bf16),
-          p.name, " is stored in ", name_of(stored), " and wanted in ",
-          name_of(p.exact().dtype()));
+          p.name, " is stored in ", name_of(stored), " and wanted in ", name_of(p.exact().dtype()));
     store.set(p, host.view());
   }
 }

@@ -1,7 +1,6 @@
 #include "launch/run_device.h"
 
 #include "core/cpu/cpu_backend.h"
-#include "core/cpu/matmul_library.h"
 #include "launch/environment.h"
 
 namespace convoy {
@@ -18,7 +17,7 @@ std::unique_ptr<Backend> make_backend(DeviceKind device, NumericsMode mode) {
 
 std::string describe_device(const Backend& backend) {
   if (backend.device() == DeviceKind::cpu) {
-    return concat(hardware_name(), ", one thread, matmul ", cpu::matmul_library_name());
+    return hardware_name();
   }
   const CudaDeviceInfo info = cuda_device_info(0);
   return concat(info.name, " (", info.uuid, "), ", info.libraries);

@@ -28,8 +28,7 @@ Attention::Attention(ParameterStore& store, const ModelConfig& model, const std:
 }
 
 AttentionShape Attention::shape(const BatchView& batch) const {
-  return {batch.sequences, batch.length,       query_heads_,
-          kv_heads_,       head_width_, batch.one_document};
+  return {batch.sequences, batch.length, query_heads_, kv_heads_, head_width_, batch.one_document};
 }
 
 // Norm, where there is one, and rotation in place: nothing else needs the tensor before it.

@@ -1,6 +1,7 @@
 // Causal attention inside documents, the general kernels: any dtype, head width up to 256, strides.
-// A warp takes one row (of queries, or of keys in the backward pass); its lanes take 32 partner rows
-// at a time for the scores and then share the channels for the sums. Every sum has a fixed order.
+// A warp takes one row (of queries, or of keys in the backward pass); its lanes take 32 partner
+// rows at a time for the scores and then share the channels for the sums. Every sum has a fixed
+// order.
 #include <cmath>
 
 #include "core/cuda/cuda_backend.h"
@@ -13,8 +14,8 @@ namespace convoy {
 namespace cuda {
 namespace {
 
-constexpr int kWarps = 4;        // rows a block
-constexpr int kMaxWidth = 256;   // of a head
+constexpr int kWarps = 4;                  // rows a block
+constexpr int kMaxWidth = 256;             // of a head
 constexpr int kOwned = kMaxWidth / kWarp;  // channels a lane may own
 
 template <class T>
@@ -216,30 +217,45 @@ Heads<T> heads_of(Tensor q, Tensor k, Tensor v, Tensor document_start,
           static_cast<Wide<T>>(1 / std::sqrt(static_cast<double>(shape.head_width)))};
 }
 
+__global__ void pack_kernel(float* to, Rows<const float> from, std::int64_t length, int heads,
+                            std::int64_t count) {
+  const std::int64_t index = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
+  if (index >= count) return;
+  const std::int64_t row = index / heads, head = index % heads;
+  to[(row / length * heads + head) * length + row % length] = from.row(row)[head];
+}
+
 dim3 grid_of(std::int64_t rows, std::int64_t heads) {
   return {static_cast<unsigned>(ceil_div<std::int64_t>(rows, kWarps)),
           static_cast<unsigned>(heads)};
 }
 
 }  // namespace
+
+void pack_statistics(cudaStream_t stream, float* to, const Tensor& log_sum_exp,
+                     const AttentionShape& shape) {
+  const auto blocks = static_cast<unsigned>(ceil_div<std::int64_t>(log_sum_exp.size(), 256));
+  pack_kernel<<<blocks, 256, 0, stream>>>(to, read_rows<float>(log_sum_exp), shape.length,
+                                          static_cast<int>(shape.query_heads), log_sum_exp.size());
+  check_launch();
+}
+
 }  // namespace cuda
 
 void CudaBackend::attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v,
                                     Tensor document_start, const AttentionShape& shape) {
   using namespace cuda;
   if (q.size() == 0) return;
-  if (shape.one_document && flash_ &&
-      flash_->takes_forward(out, log_sum_exp, q, k, v, shape)) {
+  if (shape.one_document && flash_ && flash_->takes_forward(out, log_sum_exp, q, k, v, shape)) {
     return flash_->forward(out, log_sum_exp, q, k, v, shape);
   }
   if (mma_attention_forward(stream_, out, log_sum_exp, q, k, v, document_start, shape)) return;
   dispatch_element(q.dtype(), [&]<class T>() {
     using W = Wide<T>;
     const auto shared = static_cast<std::size_t>(kWarps * shape.head_width) * sizeof(W);
-    forward_kernel<T>
-        <<<grid_of(q.rows(), shape.query_heads), kWarps * kWarp, shared, stream_>>>(
-            rows_of<T>(out), rows_of<W>(log_sum_exp), heads_of<T>(q, k, v, document_start, shape),
-            q.rows());
+    forward_kernel<T><<<grid_of(q.rows(), shape.query_heads), kWarps * kWarp, shared, stream_>>>(
+        rows_of<T>(out), rows_of<W>(log_sum_exp), heads_of<T>(q, k, v, document_start, shape),
+        q.rows());
   });
   check_launch();
 }
@@ -270,8 +286,8 @@ void CudaBackend::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dou
     const auto in = heads_of<T>(q, k, v, document_start, shape);
     const Backward<T> back{read_rows<T>(dout), read_rows<W>(log_sum_exp), delta};
     const auto shared = static_cast<std::size_t>(2 * kWarps * shape.head_width) * sizeof(W);
-    query_kernel<T><<<grid_of(rows, heads), kWarps * kWarp, shared, stream_>>>(rows_of<T>(dq), in,
-                                                                              back, rows);
+    query_kernel<T>
+        <<<grid_of(rows, heads), kWarps * kWarp, shared, stream_>>>(rows_of<T>(dq), in, back, rows);
     key_kernel<T><<<grid_of(rows, shape.kv_heads), kWarps * kWarp, shared, stream_>>>(
         rows_of<T>(dk), rows_of<T>(dv), in, back, rows);
   });

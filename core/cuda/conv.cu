@@ -1,7 +1,6 @@
 // The general convolution kernels: any dtype, width, rank, head size, strides and halo.
-#include "core/cuda/conv.h"
-
 #include "core/conv_shape.h"
+#include "core/cuda/conv.h"
 #include "core/cuda/conv_weights.cuh"
 #include "core/cuda/elements.cuh"
 #include "core/cuda/reductions.cuh"
@@ -176,10 +175,14 @@ __global__ void weight_kernel(Wide<T>* partial, Rows<const T> dy, Sources<T> fro
 
 template <class T>
 Taps<T> taps_of(const ConvCall& call) {
-  return {call.shape.kind,          call.shape.width,
-          call.shape.residual,      call.shape.filter_rank,
-          call.shape.head_size,     read_rows<T>(call.filters.s),
-          read_rows<T>(call.filters.u), read_rows<T>(call.filters.generated)};
+  return {call.shape.kind,
+          call.shape.width,
+          call.shape.residual,
+          call.shape.filter_rank,
+          call.shape.head_size,
+          read_rows<T>(call.filters.s),
+          read_rows<T>(call.filters.u),
+          read_rows<T>(call.filters.generated)};
 }
 
 template <class T>
@@ -227,9 +230,8 @@ void backward_input(const ConvCall& call, const ConvGradients& g, Tensor dy, Ten
                                                         taps, x.cols());
     if (!g.dhalo.empty() && g.dhalo.size() > 0) {
       const dim3 halo_grid(static_cast<unsigned>(g.dhalo.rows()), blocks_for(x.cols()));
-      halo_kernel<T><<<halo_grid, kThreads, 0, call.stream>>>(rows_of<T>(g.dhalo),
-                                                              read_rows<T>(dy), from, taps,
-                                                              x.cols());
+      halo_kernel<T><<<halo_grid, kThreads, 0, call.stream>>>(rows_of<T>(g.dhalo), read_rows<T>(dy),
+                                                              from, taps, x.cols());
     }
     if (!g.dgenerated.empty()) backward_generated<T>(call, g.dgenerated, dy, x);
   });

@@ -21,6 +21,7 @@ struct DirectCall {
   std::int64_t rows, chunk_rows;
   int channels, head_size;
   bool residual;
+  bool whole_taps;  // the generated taps of a row and group may be moved as one
 };
 
 template <class T, int V>
@@ -39,18 +40,34 @@ __device__ inline Pack<T, V> row_or_zero(const Rows<const T>& from, std::int64_t
   return zero;
 }
 
-// The generated taps of a row and group, plus the residual on tap 0.
+// The generated taps of a row and group, as they are stored.
 template <class T, int W>
-__device__ inline void load_added(Wide<T> (&added)[W], const DirectCall<T>& call, std::int64_t t,
-                                  int group) {
+struct GroupTaps {
+  T tap[W];
+
+  __device__ void load(const DirectCall<T>& call, std::int64_t t, int group) {
+    if (call.generated.data == nullptr) return;
+    const T* from = call.generated.row(t) + group * W;
+    if constexpr ((W & (W - 1)) == 0) {
+      if (call.whole_taps) {
+        const auto pack = load_pack<W>(from);
 #pragma unroll
-  for (int w = 0; w < W; ++w) {
-    added[w] = call.generated.data == nullptr
-                   ? Wide<T>(0)
-                   : widen(call.generated.row(t)[group * W + w]);
+        for (int w = 0; w < W; ++w) tap[w] = pack.element[w];
+        return;
+      }
+    }
+#pragma unroll
+    for (int w = 0; w < W; ++w) tap[w] = from[w];
   }
-  if (call.residual) added[0] += Wide<T>(1);
-}
+  // What the taps of the group gain on the static ones: these, and the residual on tap 0.
+  __device__ void widen_to(Wide<T> (&added)[W], const DirectCall<T>& call) const {
+#pragma unroll
+    for (int w = 0; w < W; ++w) {
+      added[w] = call.generated.data == nullptr ? Wide<T>(0) : widen(tap[w]);
+    }
+    if (call.residual) added[0] += Wide<T>(1);
+  }
+};
 
 // The static taps of a thread's channels.
 template <class T, int W, int V>
@@ -59,60 +76,96 @@ __device__ inline void load_static(Wide<T> (&s)[W][V], const DirectCall<T>& call
   for (int w = 0; w < W; ++w) widen_pack<T, V>(s[w], load_pack<V>(call.s.row(w) + channel));
 }
 
-constexpr int kAhead = 4;  // rows loaded before the first of them is used
+// Rows loaded before the first of them is used; a multiple of the taps, so that the places of a
+// window of W rows turn round within a batch.
+template <int W>
+constexpr int kAhead = W == 3 ? 3 : 4;
+
+// A batch of rows on its way from memory.
+template <class T, int W, int V, bool Backward>
+struct Batch {
+  static constexpr int kRows = kAhead<W>;
+  Pack<T, V> x[kRows], dy[Backward ? kRows : 1];
+  GroupTaps<T, W> taps[kRows];
+  std::int32_t reach[kRows];
+
+  __device__ void load(const DirectCall<T>& call, std::int64_t t0, int channel, int group) {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      x[i] = row_or_zero<T, V>(call.x, t0 + i, call.rows, channel);
+      if (Backward) dy[i] = row_or_zero<T, V>(call.dy, t0 + i, call.rows, channel);
+      const std::int64_t row = min(t0 + i, call.rows - 1);
+      taps[i].load(call, row, group);
+      reach[i] = call.reach[row];
+    }
+  }
+};
 
 template <class T, int W, int V>
 __global__ void __launch_bounds__(kThreads) forward_kernel(Rows<T> y, DirectCall<T> call) {
   using A = Wide<T>;
+  constexpr int kRows = kAhead<W>;
   const int channel = (blockIdx.x * kThreads + threadIdx.x) * V;
   if (channel >= call.channels) return;
   const int group = channel / call.head_size;
   const std::int64_t first = blockIdx.y * call.chunk_rows;
   const std::int64_t end = min(first + call.chunk_rows, call.rows);
-  A s[W][V], seen[W - 1 + kAhead][V];  // seen[W - 1 + i - w] = x[t + i - w]
+  A s[W][V], seen[W][V];  // x[t] lies at place (t - first) % W
   load_static<T, W, V>(s, call, channel);
 #pragma unroll
-  for (int i = 0; i < W - 1; ++i) {
-    widen_pack<T, V>(seen[i], row_or_zero<T, V>(call.x, first - (W - 1) + i, call.rows, channel));
+  for (int w = 1; w < W; ++w) {
+    widen_pack<T, V>(seen[W - w], row_or_zero<T, V>(call.x, first - w, call.rows, channel));
   }
-  for (std::int64_t t = first; t < end; t += kAhead) {
-    A added[kAhead][W];
-    std::int32_t reach[kAhead];
+  Batch<T, W, V, false> batch, coming;
+  coming.load(call, first, channel, group);
+  for (std::int64_t t0 = first; t0 < end; t0 += kRows) {
+    batch = coming;
+    coming.load(call, t0 + kRows, channel, group);
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      widen_pack<T, V>(seen[W - 1 + i], row_or_zero<T, V>(call.x, t + i, call.rows, channel));
-      const std::int64_t row = min(t + i, call.rows - 1);
-      load_added<T, W>(added[i], call, row, group);
-      reach[i] = call.reach[row];
-    }
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (t + i >= end) break;
-      A sum[V] = {};
+    for (int i = 0; i < kRows; ++i) {
+      A added[W], sum[V] = {};
+      widen_pack<T, V>(seen[i % W], batch.x[i]);
+      batch.taps[i].widen_to(added, call);
 #pragma unroll
       for (int w = 0; w < W; ++w) {
-        if (w > reach[i]) break;
+        const A keep = w <= batch.reach[i] ? A(1) : A(0);
 #pragma unroll
-        for (int e = 0; e < V; ++e) sum[e] += (s[w][e] + added[i][w]) * seen[W - 1 + i - w][e];
+        for (int e = 0; e < V; ++e) {
+          sum[e] += (s[w][e] + added[w]) * keep * seen[(i - w + W) % W][e];
+        }
       }
+      if (t0 + i >= end) continue;
       Pack<T, V> result;
 #pragma unroll
       for (int e = 0; e < V; ++e) result.element[e] = narrow<T>(sum[e]);
-      store_pack(y.row(t + i) + channel, result);
-    }
-#pragma unroll
-    for (int i = 0; i < W - 1; ++i) {
-#pragma unroll
-      for (int e = 0; e < V; ++e) seen[i][e] = seen[kAhead + i][e];
+      store_pack(y.row(t0 + i) + channel, result);
     }
   }
 }
 
-// Sums over the `lanes` neighbouring lanes of a group, a power of two.
-template <class A>
-__device__ inline A group_sum(A x, int lanes) {
-  for (int offset = lanes / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(~0u, x, offset);
-  return x;
+// Sums each of the values over the `lanes` neighbouring lanes of a group, a power of two.
+template <class A, int W>
+__device__ inline void group_sums(A (&x)[W], int lanes) {
+#pragma unroll
+  for (int offset = 1; offset < kWarp; offset *= 2) {
+    if (offset >= lanes) break;
+#pragma unroll
+    for (int w = 0; w < W; ++w) x[w] += __shfl_xor_sync(~0u, x[w], offset);
+  }
+}
+
+template <class T, int W>
+__device__ inline void store_taps(T* to, const Wide<T> (&sums)[W], bool whole) {
+  if constexpr ((W & (W - 1)) == 0) {
+    if (whole) {
+      Pack<T, W> taps;
+#pragma unroll
+      for (int w = 0; w < W; ++w) taps.element[w] = narrow<T>(sums[w]);
+      return store_pack(to, taps);
+    }
+  }
+#pragma unroll
+  for (int w = 0; w < W; ++w) to[w] = narrow<T>(sums[w]);
 }
 
 // Rows first .. end - 1 of dx are this block's; taps of up to W - 1 rows after them add to them.
@@ -120,81 +173,64 @@ template <class T, int W, int V, bool Input, bool Weight>
 __global__ void __launch_bounds__(kThreads)
     backward_kernel(Rows<T> dx, Rows<T> dgenerated, Wide<T>* partial, DirectCall<T> call) {
   using A = Wide<T>;
+  constexpr int kRows = kAhead<W>;
   // Lanes past the channels stay for the sums over a group, which ends where the channels end.
   const int own = (blockIdx.x * kThreads + threadIdx.x) * V;
   const bool inside = own < call.channels;
   const int channel = inside ? own : 0;
   const int group = channel / call.head_size;
-  const int lanes = call.generated.data == nullptr ? 1 : call.head_size / V;
+  const bool generates = call.generated.data != nullptr;
+  const int lanes = generates ? call.head_size / V : 1;
+  const bool leads = inside && own % call.head_size == 0;  // its group
   const std::int64_t first = blockIdx.y * call.chunk_rows;
   const std::int64_t end = min(first + call.chunk_rows, call.rows);
-  A s[W][V], seen[W][V];      // seen[w] = x[t - w]
-  A pending[W][V] = {};       // pending[w] = dx[t - w] so far
+  A s[W][V], seen[W][V];  // x[t] lies at place (t - first) % W
+  A pending[W][V] = {};   // dx[t] so far, at the same place
   A static_sum[W][V] = {};
   load_static<T, W, V>(s, call, channel);
 #pragma unroll
   for (int w = 1; w < W; ++w) {
-    widen_pack<T, V>(seen[w - 1], row_or_zero<T, V>(call.x, first - w, call.rows, channel));
+    widen_pack<T, V>(seen[W - w], row_or_zero<T, V>(call.x, first - w, call.rows, channel));
   }
+  Batch<T, W, V, true> batch, coming;
+  coming.load(call, first, channel, group);
   const std::int64_t stop = Input ? end + W - 1 : end;
-  for (std::int64_t t0 = first; t0 < stop; t0 += kAhead) {
-    Pack<T, V> xs[kAhead], dys[kAhead];
-    A added[kAhead][W];
-    std::int32_t reach[kAhead];
+  for (std::int64_t t0 = first; t0 < stop; t0 += kRows) {
+    batch = coming;
+    coming.load(call, t0 + kRows, channel, group);
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      xs[i] = row_or_zero<T, V>(call.x, t0 + i, call.rows, channel);
-      dys[i] = row_or_zero<T, V>(call.dy, t0 + i, call.rows, channel);
-      const std::int64_t row = min(t0 + i, call.rows - 1);
-      if (Input) load_added<T, W>(added[i], call, row, group);
-      reach[i] = call.reach[row];
-    }
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
+    for (int i = 0; i < kRows; ++i) {
       const std::int64_t t = t0 + i;
-      if (t >= stop) break;
+      A dy[V], added[W], products[W] = {};
+      widen_pack<T, V>(seen[i % W], batch.x[i]);
+      widen_pack<T, V>(dy, batch.dy[i]);
+      batch.taps[i].widen_to(added, call);
 #pragma unroll
-      for (int w = W - 1; w > 0; --w) {
-#pragma unroll
-        for (int e = 0; e < V; ++e) {
-          seen[w][e] = seen[w - 1][e];
-          pending[w][e] = pending[w - 1][e];
-        }
-      }
-      A dy[V];
-      widen_pack<T, V>(seen[0], xs[i]);
-      widen_pack<T, V>(dy, dys[i]);
-#pragma unroll
-      for (int e = 0; e < V; ++e) pending[0][e] = 0;
-      A products[W] = {};
+      for (int e = 0; e < V; ++e) pending[i % W][e] = 0;
+      const bool counts = t < end;  // rows after the chunk add to dx alone
 #pragma unroll
       for (int w = 0; w < W; ++w) {
-        if (w > reach[i]) break;
+        const A keep = w <= batch.reach[i] ? A(1) : A(0);
 #pragma unroll
         for (int e = 0; e < V; ++e) {
-          if (Input) pending[w][e] += (s[w][e] + added[i][w]) * dy[e];
-          if (t < end) {
-            const A product = dy[e] * seen[w][e];
-            if (Input) products[w] += product;
-            if (Weight) static_sum[w][e] += product;
-          }
+          const A d = dy[e] * keep;
+          if (Input) pending[(i - w + W) % W][e] += (s[w][e] + added[w]) * d;
+          if (Input) products[w] += d * seen[(i - w + W) % W][e];
+          if (Weight && counts) static_sum[w][e] += d * seen[(i - w + W) % W][e];
         }
       }
       if (!Input) continue;
-      if (call.generated.data != nullptr && t < end) {
-#pragma unroll
-        for (int w = 0; w < W; ++w) {
-          const A sum = group_sum(products[w], lanes);
-          if (inside && own % call.head_size == 0) {
-            dgenerated.row(t)[group * W + w] = narrow<T>(sum);
-          }
+      if (generates) {
+        group_sums(products, lanes);
+        if (leads && counts) {
+          store_taps<T, W>(dgenerated.row(t) + group * W, products, call.whole_taps);
         }
       }
       const std::int64_t done = t - (W - 1);  // no row after t adds to it
       if (!inside || done < first || done >= end) continue;
       Pack<T, V> result;
 #pragma unroll
-      for (int e = 0; e < V; ++e) result.element[e] = narrow<T>(pending[W - 1][e]);
+      for (int e = 0; e < V; ++e) result.element[e] = narrow<T>(pending[(i + 1) % W][e]);
       store_pack(dx.row(done) + channel, result);
     }
   }
@@ -231,8 +267,11 @@ bool takes(const ConvCall& call, int pack, std::initializer_list<Tensor> tensors
 
 template <class T>
 DirectCall<T> describe(const ConvCall& call, const Tensor& x, const Tensor& dy,
-                       std::int64_t chunk_rows) {
+                       std::int64_t chunk_rows, const Tensor& dgenerated = {}) {
   const bool generates = call.shape.kind == FilterKind::headwise;
+  const int bytes = call.shape.width * static_cast<int>(sizeof(T));
+  const bool whole = generates && packable(bytes, {call.filters.generated}) &&
+                     (dgenerated.empty() || packable(bytes, {dgenerated}));
   return {read_rows<T>(x),
           read_rows<T>(dy),
           generates ? read_rows<T>(call.filters.generated) : Rows<const T>{},
@@ -242,7 +281,8 @@ DirectCall<T> describe(const ConvCall& call, const Tensor& x, const Tensor& dy,
           chunk_rows,
           static_cast<int>(x.cols()),
           generates ? static_cast<int>(call.shape.head_size) : static_cast<int>(x.cols()),
-          call.shape.residual};
+          call.shape.residual,
+          whole};
 }
 
 template <class T>
@@ -285,7 +325,7 @@ bool direct_conv_backward(const ConvCall& call, const ConvGradients& g, Tensor d
   const std::int64_t chunk = std::max(kChunk, ceil_div<std::int64_t>(x.rows(), 512));
   dispatch_single(x.dtype(), [&]<class T>() {
     dispatch_width(call.shape.width, [&]<int W>() {
-      const auto c = describe<T>(call, x, dy, chunk);
+      const auto c = describe<T>(call, x, dy, chunk, g.dgenerated);
       const dim3 grid = grid_of(c, V);
       const std::int64_t count = W * x.cols();
       call.workspace.begin(static_cast<std::size_t>(grid.y * count) * sizeof(float));

@@ -18,8 +18,8 @@ __global__ void add_conv_weights_kernel(W* ds, W* du, const W* partial, std::int
 }
 
 template <class W>
-void add_conv_weights(W* ds, W* du, const W* partial, std::int64_t static_count,
-                      std::int64_t count, std::int64_t chunks, cudaStream_t stream) {
+void add_conv_weights(W* ds, W* du, const W* partial, std::int64_t static_count, std::int64_t count,
+                      std::int64_t chunks, cudaStream_t stream) {
   constexpr int kThreads = 128;
   const auto blocks = static_cast<unsigned>(ceil_div<std::int64_t>(count, kThreads));
   add_conv_weights_kernel<W>

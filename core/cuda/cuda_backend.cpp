@@ -27,16 +27,15 @@ CudaBackend::~CudaBackend() {
   cudaStreamDestroy(stream_);
 }
 
-void CudaBackend::matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b,
-                         Transpose transpose_b, Accumulate accumulate) {
+void CudaBackend::matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b,
+                         Accumulate accumulate) {
   if (c.size() == 0) return;
   const std::int64_t depth = transpose_a == Transpose::yes ? a.rows() : a.cols();
   if (depth == 0) {
     if (accumulate == Accumulate::no) fill(c, 0);
     return;
   }
-  if (mode_ == NumericsMode::fast &&
-      matmul_->run(c, a, transpose_a, b, transpose_b, accumulate)) {
+  if (mode_ == NumericsMode::fast && matmul_->run(c, a, transpose_a, b, transpose_b, accumulate)) {
     return;
   }
   cuda::fixed_order_matmul(stream_, c, a, transpose_a, b, transpose_b, accumulate);

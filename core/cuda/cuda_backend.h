@@ -81,6 +81,10 @@ class CudaBackend final : public Backend {
   void rmsnorm_forward(Tensor y, Tensor rstd, Tensor x, Tensor weight, double epsilon) override;
   void rmsnorm_backward_input(Tensor dx, Tensor dy, Tensor x, Tensor rstd, Tensor weight) override;
   void rmsnorm_backward_weight(Tensor dweight, Tensor dy, Tensor x, Tensor rstd) override;
+  void add_rmsnorm_forward(Tensor sum, Tensor y, Tensor rstd, Tensor a, Tensor b, Tensor weight,
+                           double epsilon) override;
+  void rmsnorm_backward_input_add(Tensor dx, Tensor dy, Tensor x, Tensor rstd, Tensor weight,
+                                  Tensor residual) override;
   void rope(Tensor x, Tensor positions, std::int64_t head_width, double theta,
             RopeDirection direction) override;
 

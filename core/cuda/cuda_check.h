@@ -6,15 +6,15 @@
 
 #include "core/error.h"
 
-#define CUDA_CHECK(call)                                                      \
-  do {                                                                        \
-    const cudaError_t cuda_status = (call);                                   \
+#define CUDA_CHECK(call)                                                          \
+  do {                                                                            \
+    const cudaError_t cuda_status = (call);                                       \
     CHECK(cuda_status == cudaSuccess, "CUDA: ", cudaGetErrorString(cuda_status)); \
   } while (false)
 
-#define CUBLAS_CHECK(call)                                                               \
-  do {                                                                                   \
-    const cublasStatus_t cublas_status = (call);                                         \
-    CHECK(cublas_status == CUBLAS_STATUS_SUCCESS, "cuBLASLt: ",                          \
-          cublasLtGetStatusString(cublas_status));                                       \
+#define CUBLAS_CHECK(call)                                       \
+  do {                                                           \
+    const cublasStatus_t cublas_status = (call);                 \
+    CHECK(cublas_status == CUBLAS_STATUS_SUCCESS,                \
+          "cuBLASLt: ", cublasLtGetStatusString(cublas_status)); \
   } while (false)

@@ -110,10 +110,9 @@ void CudaBackend::embedding_backward(Tensor dtable, Tensor dy, Tensor tokens) {
   while ((std::int64_t{1} << bits) < dtable.rows()) ++bits;
   std::size_t sort_bytes = 0;
   const std::int32_t* none = nullptr;
-  CUDA_CHECK(cub::DeviceRadixSort::SortPairs(nullptr, sort_bytes, none,
-                                             static_cast<std::int32_t*>(nullptr), none,
-                                             static_cast<std::int32_t*>(nullptr), rows, 0, bits,
-                                             stream_));
+  CUDA_CHECK(cub::DeviceRadixSort::SortPairs(
+      nullptr, sort_bytes, none, static_cast<std::int32_t*>(nullptr), none,
+      static_cast<std::int32_t*>(nullptr), rows, 0, bits, stream_));
   const std::size_t wide = dy.dtype() == DType::f64 ? 8 : 4;
   workspace_->begin(sort_bytes + dy.size() * wide + 4 * (rows * sizeof(std::int32_t) + 256) + 512);
   auto* index = workspace_->take<std::int32_t>(rows);

@@ -1,12 +1,11 @@
-#include "core/cuda/fixed_order_matmul.h"
-
 #include "core/cuda/elements.cuh"
+#include "core/cuda/fixed_order_matmul.h"
 
 namespace convoy::cuda {
 namespace {
 
-constexpr int kTile = 64;    // rows and columns of c a block
-constexpr int kDepth = 16;   // of a step
+constexpr int kTile = 64;   // rows and columns of c a block
+constexpr int kDepth = 16;  // of a step
 constexpr int kPerThread = 4;
 constexpr int kThreads = (kTile / kPerThread) * (kTile / kPerThread);
 

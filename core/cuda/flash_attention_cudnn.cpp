@@ -115,18 +115,17 @@ Plan backward_plan(const Layout& l, cudnnHandle_t handle) {
                                  .set_uid(kStats)
                                  .set_data_type(fe::DataType_t::FLOAT)
                                  .set_dim({s.sequences, s.query_heads, s.length, 1})
-                                 .set_stride(stats_stride(l)));
-  auto [dq, dk, dv] = graph->sdpa_backward(heads(*graph, "q", kQ, s, s.query_heads, l.q),
-                                           heads(*graph, "k", kK, s, s.kv_heads, l.k),
-                                           heads(*graph, "v", kV, s, s.kv_heads, l.v),
-                                           heads(*graph, "out", kOut, s, s.query_heads, l.out),
-                                           heads(*graph, "dout", kDout, s, s.query_heads, l.dout),
-                                           stats,
-                                           fe::graph::SDPA_backward_attributes()
-                                               .set_name("backward")
-                                               .set_causal_mask(true)
-                                               .set_attn_scale(scale_of(s))
-                                               .set_deterministic_algorithm(true));
+                                 .set_stride({s.query_heads * s.length, s.length, 1, 1}));
+  auto [dq, dk, dv] = graph->sdpa_backward(
+      heads(*graph, "q", kQ, s, s.query_heads, l.q), heads(*graph, "k", kK, s, s.kv_heads, l.k),
+      heads(*graph, "v", kV, s, s.kv_heads, l.v),
+      heads(*graph, "out", kOut, s, s.query_heads, l.out),
+      heads(*graph, "dout", kDout, s, s.query_heads, l.dout), stats,
+      fe::graph::SDPA_backward_attributes()
+          .set_name("backward")
+          .set_causal_mask(true)
+          .set_attn_scale(scale_of(s))
+          .set_deterministic_algorithm(true));
   describe(dq, kDq, s, s.query_heads, l.dq);
   describe(dk, kDk, s, s.kv_heads, l.dk);
   describe(dv, kDv, s, s.kv_heads, l.dv);
@@ -135,7 +134,8 @@ Plan backward_plan(const Layout& l, cudnnHandle_t handle) {
 
 class CudnnAttention final : public FlashAttention {
  public:
-  CudnnAttention(cudaStream_t stream, Workspace& workspace) : workspace_(workspace) {
+  CudnnAttention(cudaStream_t stream, Workspace& workspace)
+      : stream_(stream), workspace_(workspace) {
     check_cudnn(cudnnCreate(&handle_));
     check_cudnn(cudnnSetStream(handle_, stream));
   }
@@ -152,9 +152,11 @@ class CudnnAttention final : public FlashAttention {
 
   void forward(Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
                const AttentionShape& shape) override {
-    execute(forward_for(layout_of(out, lse, q, k, v, shape)),
-            {{kQ, q.data()}, {kK, k.data()}, {kV, v.data()}, {kOut, out.data()},
-             {kStats, lse.data()}});
+    const Plan& plan = forward_for(layout_of(out, lse, q, k, v, shape));
+    begin(plan, 0);
+    execute(
+        plan,
+        {{kQ, q.data()}, {kK, k.data()}, {kV, v.data()}, {kOut, out.data()}, {kStats, lse.data()}});
   }
 
   bool takes_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor q, Tensor k, Tensor v,
@@ -164,18 +166,22 @@ class CudnnAttention final : public FlashAttention {
            nullptr;
   }
 
+  // Its backward pass wants the statistics of a head side by side.
   void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor q, Tensor k, Tensor v,
                 Tensor out, Tensor lse, const AttentionShape& shape) override {
-    execute(backward_for(backward_layout(dq, dk, dv, dout, q, k, v, out, lse, shape)),
-            {{kQ, q.data()},
-             {kK, k.data()},
-             {kV, v.data()},
-             {kOut, out.data()},
-             {kStats, lse.data()},
-             {kDout, dout.data()},
-             {kDq, dq.data()},
-             {kDk, dk.data()},
-             {kDv, dv.data()}});
+    const Plan& plan = backward_for(backward_layout(dq, dk, dv, dout, q, k, v, out, lse, shape));
+    begin(plan, lse.bytes());
+    auto* stats = workspace_.take<float>(lse.size());
+    pack_statistics(stream_, stats, lse, shape);
+    execute(plan, {{kQ, q.data()},
+                   {kK, k.data()},
+                   {kV, v.data()},
+                   {kOut, out.data()},
+                   {kStats, stats},
+                   {kDout, dout.data()},
+                   {kDq, dq.data()},
+                   {kDk, dk.data()},
+                   {kDv, dv.data()}});
   }
 
  private:
@@ -184,8 +190,8 @@ class CudnnAttention final : public FlashAttention {
   }
   static Layout layout_of(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k,
                           const Tensor& v, const AttentionShape& shape) {
-    return {shape, q.row_stride(), k.row_stride(), v.row_stride(), out.row_stride(), 0, 0, 0, 0,
-            lse.row_stride()};
+    return {shape, q.row_stride(),  k.row_stride(), v.row_stride(), out.row_stride(), 0, 0, 0,
+            0,     lse.row_stride()};
   }
   static Layout backward_layout(const Tensor& dq, const Tensor& dk, const Tensor& dv,
                                 const Tensor& dout, const Tensor& q, const Tensor& k,
@@ -208,13 +214,16 @@ class CudnnAttention final : public FlashAttention {
     return backward_[key_of(l)] = backward_plan(l, handle_);
   }
 
+  void begin(const Plan& plan, std::size_t more_bytes) {
+    workspace_.begin(static_cast<std::size_t>(plan.workspace) + more_bytes + 512);
+  }
   void execute(const Plan& plan, std::unordered_map<std::int64_t, void*> tensors) {
-    workspace_.begin(static_cast<std::size_t>(plan.workspace) + 256);
     void* memory = workspace_.take(static_cast<std::size_t>(plan.workspace));
     auto status = plan.graph->execute(handle_, tensors, memory);
     CHECK(status.is_good(), "cuDNN attention: ", status.get_message());
   }
 
+  cudaStream_t stream_;
   Workspace& workspace_;
   cudnnHandle_t handle_ = nullptr;
   std::map<Key, Plan> forward_, backward_;

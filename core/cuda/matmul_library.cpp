@@ -60,8 +60,8 @@ bool choose(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation, cublasLtMat
   set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignments[2]);
   cublasLtMatmulHeuristicResult_t found{};
   int count = 0;
-  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
-      handle, operation, left, right, c, c, preference, 1, &found, &count);
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle, operation, left, right, c, c,
+                                                               preference, 1, &found, &count);
   cublasLtMatmulPreferenceDestroy(preference);
   if (status != CUBLAS_STATUS_SUCCESS || count == 0) return false;
   algorithm = found.algo;
@@ -99,22 +99,23 @@ const MatmulLibrary::Plan& MatmulLibrary::plan_for(const Key& key, const Tensor&
   plan.a = layout_of(a);
   plan.b = layout_of(b);
   plan.c = layout_of(c);
-  plan.usable = choose(handle_, plan.operation, plan.b, plan.a, plan.c,
-                       {static_cast<std::uint32_t>(alignment_of(b)),
-                        static_cast<std::uint32_t>(alignment_of(a)),
-                        static_cast<std::uint32_t>(alignment_of(c))},
-                       plan.algorithm);
+  plan.usable = choose(
+      handle_, plan.operation, plan.b, plan.a, plan.c,
+      {static_cast<std::uint32_t>(alignment_of(b)), static_cast<std::uint32_t>(alignment_of(a)),
+       static_cast<std::uint32_t>(alignment_of(c))},
+      plan.algorithm);
   return plan;
 }
 
 bool MatmulLibrary::run(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b,
                         Accumulate accumulate) {
   const auto dtypes = static_cast<std::int64_t>(a.dtype()) * 16 +
-                      static_cast<std::int64_t>(b.dtype()) * 4 + static_cast<std::int64_t>(c.dtype());
-  const auto transposes = (transpose_a == Transpose::yes ? 2 : 0) +
-                          (transpose_b == Transpose::yes ? 1 : 0);
-  const Key key = {c.rows(),       c.cols(),        a.rows(),        a.cols(),
-                   a.row_stride(), b.row_stride(),  c.row_stride(),  dtypes * 4 + transposes,
+                      static_cast<std::int64_t>(b.dtype()) * 4 +
+                      static_cast<std::int64_t>(c.dtype());
+  const auto transposes =
+      (transpose_a == Transpose::yes ? 2 : 0) + (transpose_b == Transpose::yes ? 1 : 0);
+  const Key key = {c.rows(),        c.cols(),        a.rows(),       a.cols(),
+                   a.row_stride(),  b.row_stride(),  c.row_stride(), dtypes * 4 + transposes,
                    alignment_of(a), alignment_of(b), alignment_of(c)};
   const Plan& plan = plan_for(key, c, a, transpose_a, b, transpose_b);
   if (!plan.usable) return false;
@@ -124,8 +125,8 @@ bool MatmulLibrary::run(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Tra
   const void* scale = wide ? static_cast<const void*>(&one) : &one_f;
   const void* keep = wide ? static_cast<const void*>(&beta) : &beta_f;
   CUBLAS_CHECK(cublasLtMatmul(handle_, plan.operation, scale, b.data(), plan.b, a.data(), plan.a,
-                              keep, c.data(), plan.c, c.data(), plan.c, &plan.algorithm,
-                              workspace_, kWorkspace, stream_));
+                              keep, c.data(), plan.c, c.data(), plan.c, &plan.algorithm, workspace_,
+                              kWorkspace, stream_));
   return true;
 }
 

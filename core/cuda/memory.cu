@@ -90,8 +90,8 @@ struct Shape {
     }
   }
   dim3 grid(std::int64_t steps) const {
-    const std::int64_t x = std::clamp<std::int64_t>(ceil_div<std::int64_t>(steps, kThreads), 1,
-                                                    std::int64_t{1} << 20);
+    const std::int64_t x =
+        std::clamp<std::int64_t>(ceil_div<std::int64_t>(steps, kThreads), 1, std::int64_t{1} << 20);
     return {static_cast<unsigned>(x),
             static_cast<unsigned>(std::clamp<std::int64_t>(rows, 1, 65535))};
   }
@@ -105,12 +105,10 @@ void add_any(cudaStream_t stream, Tensor y, Tensor a, Tensor b, double scale) {
     const auto s = static_cast<Wide<T>>(scale);
     if (packable(16, {y, a, b})) {
       add_kernel<T, V><<<shape.grid(shape.columns / V), kThreads, 0, stream>>>(
-          rows_of<T>(y), read_rows<T>(a), read_rows<T>(b),
-          shape.rows, shape.columns / V, s);
+          rows_of<T>(y), read_rows<T>(a), read_rows<T>(b), shape.rows, shape.columns / V, s);
     } else {
       add_kernel<T, 1><<<shape.grid(shape.columns), kThreads, 0, stream>>>(
-          rows_of<T>(y), read_rows<T>(a), read_rows<T>(b),
-          shape.rows, shape.columns, s);
+          rows_of<T>(y), read_rows<T>(a), read_rows<T>(b), shape.rows, shape.columns, s);
     }
   });
   check_launch();
@@ -140,8 +138,8 @@ void CudaBackend::copy(Tensor destination, Tensor source) {
   const std::size_t element = size_of(source.dtype());
   const auto row = static_cast<std::size_t>(source.cols()) * element;
   if (destination.contiguous() && source.contiguous()) {
-    CUDA_CHECK(cudaMemcpyAsync(destination.data(), source.data(), source.bytes(),
-                               cudaMemcpyDefault, stream_));
+    CUDA_CHECK(cudaMemcpyAsync(destination.data(), source.data(), source.bytes(), cudaMemcpyDefault,
+                               stream_));
   } else {
     CUDA_CHECK(cudaMemcpy2DAsync(
         destination.data(), static_cast<std::size_t>(destination.row_stride()) * element,
@@ -178,8 +176,7 @@ void CudaBackend::convert_on_device(Tensor destination, Tensor source) {
   dispatch_element(destination.dtype(), [&]<class To>() {
     dispatch_element(source.dtype(), [&]<class From>() {
       convert_kernel<To, From><<<shape.grid(shape.columns), kThreads, 0, stream_>>>(
-          rows_of<To>(destination), read_rows<From>(source), shape.rows,
-          shape.columns);
+          rows_of<To>(destination), read_rows<From>(source), shape.rows, shape.columns);
     });
   });
   check_launch();

@@ -1,9 +1,8 @@
-#include "core/cuda/mma_attention.h"
-
 #include <cmath>
 
 #include "core/cuda/elements.cuh"
 #include "core/cuda/mma.cuh"
+#include "core/cuda/mma_attention.h"
 
 namespace convoy::cuda {
 namespace {
@@ -275,8 +274,8 @@ __device__ inline float probability(float score, float scale, float log_sum_exp2
 }
 
 template <int D>
-__global__ void __launch_bounds__(kThreads) query_kernel(Rows<bf16> dq, BackwardInput in,
-                                                        Shape shape) {
+__global__ void __launch_bounds__(kThreads)
+    query_kernel(Rows<bf16> dq, BackwardInput in, Shape shape) {
   extern __shared__ __align__(16) char memory[];
   constexpr int kBytes = kTile * SharedTile<D>::kPitch;
   const std::uint32_t shared = shared_address(memory);
@@ -322,8 +321,8 @@ __global__ void __launch_bounds__(kThreads) query_kernel(Rows<bf16> dq, Backward
     for (int n = 0; n < kTile / 8; ++n) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        ds[n][e] = probability(s[n][e], shape.scale * kLog2E, lse[e / 2]) *
-                   (ds[n][e] - delta[e / 2]);
+        ds[n][e] =
+            probability(s[n][e], shape.scale * kLog2E, lse[e / 2]) * (ds[n][e] - delta[e / 2]);
       }
     }
     add_product<D, kTile>(sum, ds, keys(slot));

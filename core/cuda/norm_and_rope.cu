@@ -1,5 +1,5 @@
-// RMSNorm and rotary positions. A warp takes one group of channels of one row, so a sum needs no
-// shared memory; the second pass over the group finds it in the first-level cache.
+// RMSNorm and rotary positions. A warp takes one group of channels of one row and keeps it in
+// registers, so a sum needs no shared memory and a group of up to 1,024 bf16 is read once.
 #include <cmath>
 
 #include "core/cuda/cuda_backend.h"
@@ -26,47 +26,77 @@ __device__ inline std::int64_t group_of_warp() {
   return blockIdx.x * std::int64_t{kWarps} + threadIdx.x / kWarp;
 }
 
-template <class T, int V>
-__global__ void norm_forward_kernel(Rows<T> y, Rows<Wide<T>> rstd, Rows<const T> x,
-                                    const T* weight, Groups groups, Wide<T> epsilon) {
+// How many packs of a group a lane may hold in registers; wider groups are read again.
+constexpr int kHeld = 4;
+
+// Calls run(k, j) for each of a lane's packs of a group: k is the number of the pack where it is
+// held, else -1; j its first channel in the group.
+template <int V, class Function>
+__device__ inline void for_each_pack(std::int64_t width, Function&& run) {
+  const int lane = threadIdx.x % kWarp;
+#pragma unroll
+  for (int k = 0; k < kHeld; ++k) {
+    const std::int64_t j = (std::int64_t{k} * kWarp + lane) * V;
+    if (j < width) run(k, j);
+  }
+  for (std::int64_t j = (std::int64_t{kHeld} * kWarp + lane) * V; j < width; j += kWarp * V) {
+    run(-1, j);
+  }
+}
+
+// y = norm of x, or of sum = x + b where b is given.
+template <class T, int V, bool Adds>
+__global__ void norm_forward_kernel(Rows<T> y, Rows<Wide<T>> rstd, Rows<const T> x, Rows<T> sum,
+                                    Rows<const T> b, const T* weight, Groups groups,
+                                    Wide<T> epsilon) {
   using W = Wide<T>;
   const std::int64_t group = group_of_warp();
   if (group >= groups.count) return;
-  const int lane = threadIdx.x % kWarp;
-  const T* in = x.row(groups.row(group)) + groups.column(group);
-  T* out = y.row(groups.row(group)) + groups.column(group);
+  const std::int64_t row = groups.row(group), column = groups.column(group);
+  Pack<T, V> held[kHeld];
   W squares = 0;
-  for (std::int64_t j = lane * V; j < groups.width; j += kWarp * V) {
-    const auto pack = load_pack<V>(in + j);
+  for_each_pack<V>(groups.width, [&](int k, std::int64_t j) {
+    auto pack = load_pack<V>(x.row(row) + column + j);
+    if (Adds) {
+      const auto other = load_pack<V>(b.row(row) + column + j);
+#pragma unroll
+      for (int e = 0; e < V; ++e) {
+        pack.element[e] = narrow<T>(widen(pack.element[e]) + widen(other.element[e]));
+      }
+      store_pack(sum.row(row) + column + j, pack);
+    }
 #pragma unroll
     for (int e = 0; e < V; ++e) squares += widen(pack.element[e]) * widen(pack.element[e]);
-  }
+    if (k >= 0) held[k] = pack;
+  });
   const W r = W(1) / sqrt(warp_sum(squares) / static_cast<W>(groups.width) + epsilon);
-  if (lane == 0) rstd.row(groups.row(group))[group % groups.per_row] = r;
-  for (std::int64_t j = lane * V; j < groups.width; j += kWarp * V) {
-    const auto pack = load_pack<V>(in + j);
+  if (threadIdx.x % kWarp == 0) rstd.row(row)[group % groups.per_row] = r;
+  const T* again = Adds ? sum.row(row) : x.row(row);
+  for_each_pack<V>(groups.width, [&](int k, std::int64_t j) {
+    const auto pack = k >= 0 ? held[k] : load_pack<V>(again + column + j);
     const auto w = load_pack<V>(weight + j);
     Pack<T, V> result;
 #pragma unroll
     for (int e = 0; e < V; ++e) {
       result.element[e] = narrow<T>(widen(pack.element[e]) * r * widen(w.element[e]));
     }
-    store_pack(out + j, result);
-  }
+    store_pack(y.row(row) + column + j, result);
+  });
 }
 
-// dx = rstd (w dy - n mean(w dy n)) with n = x rstd.
-template <class T, int V>
+// dx = rstd (w dy - n mean(w dy n)) with n = x rstd, plus the residual where one is given.
+template <class T, int V, bool Adds>
 __global__ void norm_backward_kernel(Rows<T> dx, Rows<const T> dy, Rows<const T> x,
-                                     Rows<const Wide<T>> rstd, const T* weight, Groups groups) {
+                                     Rows<const Wide<T>> rstd, const T* weight,
+                                     Rows<const T> residual, Groups groups) {
   using W = Wide<T>;
   const std::int64_t group = group_of_warp();
   if (group >= groups.count) return;
-  const int lane = threadIdx.x % kWarp;
   const std::int64_t row = groups.row(group), column = groups.column(group);
   const W r = rstd.row(row)[group % groups.per_row];
+  Pack<T, V> held_x[kHeld], held_dy[kHeld];
   W products = 0;
-  for (std::int64_t j = lane * V; j < groups.width; j += kWarp * V) {
+  for_each_pack<V>(groups.width, [&](int k, std::int64_t j) {
     const auto in = load_pack<V>(x.row(row) + column + j);
     const auto d = load_pack<V>(dy.row(row) + column + j);
     const auto w = load_pack<V>(weight + j);
@@ -74,20 +104,23 @@ __global__ void norm_backward_kernel(Rows<T> dx, Rows<const T> dy, Rows<const T>
     for (int e = 0; e < V; ++e) {
       products += widen(w.element[e]) * widen(d.element[e]) * widen(in.element[e]);
     }
-  }
+    if (k >= 0) held_x[k] = in, held_dy[k] = d;
+  });
   const W mean = warp_sum(products) * r / static_cast<W>(groups.width);
-  for (std::int64_t j = lane * V; j < groups.width; j += kWarp * V) {
-    const auto in = load_pack<V>(x.row(row) + column + j);
-    const auto d = load_pack<V>(dy.row(row) + column + j);
+  for_each_pack<V>(groups.width, [&](int k, std::int64_t j) {
+    const auto in = k >= 0 ? held_x[k] : load_pack<V>(x.row(row) + column + j);
+    const auto d = k >= 0 ? held_dy[k] : load_pack<V>(dy.row(row) + column + j);
     const auto w = load_pack<V>(weight + j);
-    Pack<T, V> result;
+    Pack<T, V> result, rest;
+    if (Adds) rest = load_pack<V>(residual.row(row) + column + j);
 #pragma unroll
     for (int e = 0; e < V; ++e) {
       const W weighted = widen(w.element[e]) * widen(d.element[e]);
-      result.element[e] = narrow<T>(r * (weighted - widen(in.element[e]) * r * mean));
+      const W own = r * (weighted - widen(in.element[e]) * r * mean);
+      result.element[e] = narrow<T>(Adds ? own + widen(rest.element[e]) : own);
     }
     store_pack(dx.row(row) + column + j, result);
-  }
+  });
 }
 
 constexpr int kSlices = 8;  // of the groups of a chunk, one a warp
@@ -179,9 +212,22 @@ void CudaBackend::rmsnorm_forward(Tensor y, Tensor rstd, Tensor x, Tensor weight
   if (x.size() == 0) return;
   const Groups groups = groups_of(x, weight.size());
   dispatch_packs(weight.size(), {x, y, weight}, [&]<class T, int V>() {
-    norm_forward_kernel<T, V><<<blocks_of(groups), kWarps * kWarp, 0, stream_>>>(
-        rows_of<T>(y), rows_of<Wide<T>>(rstd), read_rows<T>(x), data_of<T>(weight), groups,
+    norm_forward_kernel<T, V, false><<<blocks_of(groups), kWarps * kWarp, 0, stream_>>>(
+        rows_of<T>(y), rows_of<Wide<T>>(rstd), read_rows<T>(x), {}, {}, data_of<T>(weight), groups,
         static_cast<Wide<T>>(epsilon));
+  });
+  check_launch();
+}
+
+void CudaBackend::add_rmsnorm_forward(Tensor sum, Tensor y, Tensor rstd, Tensor a, Tensor b,
+                                      Tensor weight, double epsilon) {
+  using namespace cuda;
+  if (sum.size() == 0) return;
+  const Groups groups = groups_of(sum, weight.size());
+  dispatch_packs(weight.size(), {sum, y, a, b, weight}, [&]<class T, int V>() {
+    norm_forward_kernel<T, V, true><<<blocks_of(groups), kWarps * kWarp, 0, stream_>>>(
+        rows_of<T>(y), rows_of<Wide<T>>(rstd), read_rows<T>(a), rows_of<T>(sum), read_rows<T>(b),
+        data_of<T>(weight), groups, static_cast<Wide<T>>(epsilon));
   });
   check_launch();
 }
@@ -192,9 +238,22 @@ void CudaBackend::rmsnorm_backward_input(Tensor dx, Tensor dy, Tensor x, Tensor 
   if (x.size() == 0) return;
   const Groups groups = groups_of(x, weight.size());
   dispatch_packs(weight.size(), {x, dx, dy, weight}, [&]<class T, int V>() {
-    norm_backward_kernel<T, V><<<blocks_of(groups), kWarps * kWarp, 0, stream_>>>(
+    norm_backward_kernel<T, V, false><<<blocks_of(groups), kWarps * kWarp, 0, stream_>>>(
         rows_of<T>(dx), read_rows<T>(dy), read_rows<T>(x), read_rows<Wide<T>>(rstd),
-        data_of<T>(weight), groups);
+        data_of<T>(weight), {}, groups);
+  });
+  check_launch();
+}
+
+void CudaBackend::rmsnorm_backward_input_add(Tensor dx, Tensor dy, Tensor x, Tensor rstd,
+                                             Tensor weight, Tensor residual) {
+  using namespace cuda;
+  if (x.size() == 0) return;
+  const Groups groups = groups_of(x, weight.size());
+  dispatch_packs(weight.size(), {x, dx, dy, residual, weight}, [&]<class T, int V>() {
+    norm_backward_kernel<T, V, true><<<blocks_of(groups), kWarps * kWarp, 0, stream_>>>(
+        rows_of<T>(dx), read_rows<T>(dy), read_rows<T>(x), read_rows<Wide<T>>(rstd),
+        data_of<T>(weight), read_rows<T>(residual), groups);
   });
   check_launch();
 }
@@ -204,8 +263,7 @@ void CudaBackend::rmsnorm_backward_weight(Tensor dweight, Tensor dy, Tensor x, T
   if (x.size() == 0) return;
   const Groups groups = groups_of(x, dweight.size());
   constexpr std::int64_t kChunk = 256;  // groups; more where there would be many chunks
-  const std::int64_t chunk =
-      std::max(kChunk, ceil_div<std::int64_t>(groups.count, 512));
+  const std::int64_t chunk = std::max(kChunk, ceil_div<std::int64_t>(groups.count, 512));
   const std::int64_t chunks = ceil_div(groups.count, chunk);
   dispatch_packs(dweight.size(), {x, dy}, [&]<class T, int V>() {
     using W = Wide<T>;
@@ -230,9 +288,10 @@ void CudaBackend::rope(Tensor x, Tensor positions, std::int64_t head_width, doub
   const double sign = direction == RopeDirection::forward ? 1.0 : -1.0;
   const std::int64_t threads = x.rows() * half;
   dispatch_element(x.dtype(), [&]<class T>() {
-    rope_kernel<T><<<static_cast<unsigned>(ceil_div<std::int64_t>(threads, 256)), 256, 0, stream_>>>(
-        rows_of<T>(x), positions.data<std::int32_t>(), x.rows(),
-        static_cast<int>(x.cols() / head_width), half, frequency, sign);
+    rope_kernel<T>
+        <<<static_cast<unsigned>(ceil_div<std::int64_t>(threads, 256)), 256, 0, stream_>>>(
+            rows_of<T>(x), positions.data<std::int32_t>(), x.rows(),
+            static_cast<int>(x.cols() / head_width), half, frequency, sign);
   });
   check_launch();
 }

@@ -65,10 +65,10 @@ struct UpdateFactors {
   __device__ UpdateFactors(const double* control, const AdamWSettings& settings)
       : rate(static_cast<W>(control[StepControl::learning_rate])),
         scale(static_cast<W>(control[StepControl::update_scale])),
-        correction1(static_cast<W>(
-            1.0 / (1.0 - pow(settings.beta1, control[StepControl::adam_steps])))),
-        correction2(static_cast<W>(
-            1.0 / (1.0 - pow(settings.beta2, control[StepControl::adam_steps])))) {}
+        correction1(
+            static_cast<W>(1.0 / (1.0 - pow(settings.beta1, control[StepControl::adam_steps])))),
+        correction2(
+            static_cast<W>(1.0 / (1.0 - pow(settings.beta2, control[StepControl::adam_steps])))) {}
 };
 
 // `exact` is updated; `rounded`, where given, becomes its bf16 rounding.
@@ -124,8 +124,8 @@ void CudaBackend::add_sum_of_squares(Tensor sum, Tensor x) {
   workspace_->begin(static_cast<std::size_t>(blocks) * sizeof(double));
   auto* partial = workspace_->take<double>(blocks);
   dispatch_element(x.dtype(), [&]<class T>() {
-    squares_kernel<T><<<static_cast<unsigned>(blocks), kThreads, 0, stream_>>>(
-        partial, data_of<T>(x), x.size());
+    squares_kernel<T>
+        <<<static_cast<unsigned>(blocks), kThreads, 0, stream_>>>(partial, data_of<T>(x), x.size());
   });
   add_squares_kernel<<<1, kThreads, 0, stream_>>>(sum.data<double>(), partial, blocks);
   check_launch();
@@ -146,8 +146,8 @@ void CudaBackend::add_sums_of_squares(Tensor sum, std::span<const Tensor> tensor
     std::vector<Piece> pieces;
     for (const auto& [data, count] : wanted) {
       for (std::int64_t begin = 0; begin < count; begin += kChunk) {
-        pieces.push_back({static_cast<std::byte*>(data) + begin * bytes,
-                          std::min(kChunk, count - begin)});
+        pieces.push_back(
+            {static_cast<std::byte*>(data) + begin * bytes, std::min(kChunk, count - begin)});
       }
     }
     synchronize();
@@ -162,9 +162,8 @@ void CudaBackend::add_sums_of_squares(Tensor sum, std::span<const Tensor> tensor
   workspace_->begin(static_cast<std::size_t>(squares_.pieces) * sizeof(double));
   auto* partial = workspace_->take<double>(squares_.pieces);
   dispatch_element(tensors[0].dtype(), [&]<class T>() {
-    squares_of_pieces_kernel<T>
-        <<<static_cast<unsigned>(squares_.pieces), kThreads, 0, stream_>>>(
-            partial, static_cast<const Piece*>(squares_.device));
+    squares_of_pieces_kernel<T><<<static_cast<unsigned>(squares_.pieces), kThreads, 0, stream_>>>(
+        partial, static_cast<const Piece*>(squares_.device));
   });
   add_squares_kernel<<<1, kThreads, 0, stream_>>>(sum.data<double>(), partial, squares_.pieces);
   check_launch();
@@ -199,7 +198,8 @@ void CudaBackend::adamw(Tensor value, Tensor master, Tensor moment1, Tensor mome
                                              data_of<W>(moment2), data_of<W>(gradient),
                                              control.data<double>(), settings, value.size());
   };
-  exact.dtype() == DType::f64 ? run.template operator()<double>() : run.template operator()<float>();
+  exact.dtype() == DType::f64 ? run.template operator()<double>()
+                              : run.template operator()<float>();
   check_launch();
 }
 

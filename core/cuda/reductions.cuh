@@ -43,7 +43,8 @@ __device__ inline T block_max(T x, T* shared) {
   if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = x;
   __syncthreads();
   T best = shared[0];
-  for (int warp = 1; warp < blockDim.x / kWarp; ++warp) best = shared[warp] > best ? shared[warp] : best;
+  for (int warp = 1; warp < blockDim.x / kWarp; ++warp)
+    best = shared[warp] > best ? shared[warp] : best;
   __syncthreads();
   return best;
 }

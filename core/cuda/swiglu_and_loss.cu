@@ -43,8 +43,7 @@ __global__ void swiglu_backward_kernel(Rows<T> dgate, Rows<T> dup, Rows<const T>
       const W x = widen(g.element[e]), gradient = widen(d.element[e]);
       const W s = sigmoid(x);
       to_up.element[e] = narrow<T>(gradient * x * s);
-      to_gate.element[e] =
-          narrow<T>(gradient * widen(u.element[e]) * s * (W(1) + x * (W(1) - s)));
+      to_gate.element[e] = narrow<T>(gradient * widen(u.element[e]) * s * (W(1) + x * (W(1) - s)));
     }
     store_pack(dgate.row(i) + j * V, to_gate);
     store_pack(dup.row(i) + j * V, to_up);
@@ -149,8 +148,8 @@ void CudaBackend::swiglu_backward(Tensor dgate, Tensor dup, Tensor dy, Tensor ga
   if (dy.size() == 0) return;
   dispatch_packs({dy, dgate, dup, gate, up}, [&]<class T, int V>() {
     swiglu_backward_kernel<T, V><<<grid_of(dy.cols() / V, dy.rows()), kThreads, 0, stream_>>>(
-        rows_of<T>(dgate), rows_of<T>(dup), read_rows<T>(dy), read_rows<T>(gate),
-        read_rows<T>(up), dy.rows(), dy.cols() / V);
+        rows_of<T>(dgate), rows_of<T>(dup), read_rows<T>(dy), read_rows<T>(gate), read_rows<T>(up),
+        dy.rows(), dy.cols() / V);
   });
   check_launch();
 }
@@ -174,8 +173,7 @@ void CudaBackend::cross_entropy_losses(Tensor losses, Tensor statistics, Tensor 
   dispatch_element(statistics.dtype(), [&]<class W>() {
     CHECK(sizeof(W) >= 4, "softmax statistics are f32 or f64, not ", statistics.describe());
     if constexpr (sizeof(W) >= 4) {
-      losses_kernel<W><<<blocks, 256, 0, stream_>>>(losses.data<double>(),
-                                                    read_rows<W>(statistics),
+      losses_kernel<W><<<blocks, 256, 0, stream_>>>(losses.data<double>(), read_rows<W>(statistics),
                                                     targets.data<std::int32_t>(), losses.size());
     }
   });
@@ -190,8 +188,8 @@ void CudaBackend::cross_entropy_backward(Tensor logits, Tensor statistics, Tenso
     const dim3 grid(static_cast<unsigned>(logits.rows()),
                     static_cast<unsigned>(ceil_div<std::int64_t>(logits.cols() / V, kThreads)));
     loss_backward_kernel<T, V><<<grid, kThreads, 0, stream_>>>(
-            rows_of<T>(logits), read_rows<Wide<T>>(statistics), targets.data<std::int32_t>(),
-            logits.cols() / V, first_class, static_cast<Wide<T>>(scale));
+        rows_of<T>(logits), read_rows<Wide<T>>(statistics), targets.data<std::int32_t>(),
+        logits.cols() / V, first_class, static_cast<Wide<T>>(scale));
   });
   check_launch();
 }

@@ -60,8 +60,8 @@ class AttentionPair {
     ops::attention_forward(bench_.cpu(), size, lse, q_, k_, bench_.magnitude(v_), starts_, s);
     Tensor gout = bench_.output({q_.rows(), q_.cols()}, layout_);
     Tensor glse = bench_.output_as(wide_of(dtype_), lse_.shape());
-    ops::attention_forward(bench_.gpu(), gout, glse, up(q_), up(k_), up(v_),
-                           bench_.upload(starts_), s);
+    ops::attention_forward(bench_.gpu(), gout, glse, up(q_), up(k_), up(v_), bench_.upload(starts_),
+                           s);
     const double p = probability_error(dtype_, s.head_width);
     // In bf16 the probabilities are rounded before they meet the values.
     const double u = p + static_cast<double>(s.length) * unit_roundoff(wide_of(dtype_)) +

@@ -41,8 +41,8 @@ class ConvPair {
     }
     const std::int64_t generated = generated_columns(c.shape, c.channels);
     if (generated > 0) filters_.generated = bench_.random({c.rows(), generated}, 0.1);
-    const auto reach = with_halo ? std::vector<std::int64_t>(static_cast<std::size_t>(c.rows()), 7)
-                                 : c.reach();
+    const auto reach =
+        with_halo ? std::vector<std::int64_t>(static_cast<std::size_t>(c.rows()), 7) : c.reach();
     rows_ = {c.segments, c.length, bench_.host().indices(reach), {}};
     if (with_halo && c.shape.width > 1) {
       rows_.halo = bench_.random({c.segments * (c.shape.width - 1), c.channels});
@@ -94,8 +94,8 @@ class ConvPair {
     const double inner = dtype_ == DType::bf16 ? 1 : 0;
     bench_.expect_sum(g.dx, cpu.dx, size.dx, terms(), 0, name("dx"));
     if (!cpu.dgenerated.empty()) {
-      bench_.expect_sum(g.dgenerated, cpu.dgenerated, size.dgenerated,
-                        c_.channels * c_.shape.width, inner, name("dgenerated"));
+      bench_.expect_sum(g.dgenerated, cpu.dgenerated, size.dgenerated, c_.channels * c_.shape.width,
+                        inner, name("dgenerated"));
     }
     if (!cpu.dhalo.empty()) {
       bench_.expect_sum(g.dhalo, cpu.dhalo, size.dhalo, terms(), 0, name("dhalo"));
@@ -174,12 +174,14 @@ TEST_F(ConvOnGpu, ForwardEqualsTheReference) {
 }
 TEST_F(ConvOnGpu, BackwardInPartsEqualsTheReferenceWithTheSameBitsTwice) {
   for (const DType dtype : kAllDtypes) {
-    for (const ConvCase& c : gpu_cases()) ConvPair(c, dtype, Layout::contiguous, false).expect_backward(false);
+    for (const ConvCase& c : gpu_cases())
+      ConvPair(c, dtype, Layout::contiguous, false).expect_backward(false);
   }
 }
 TEST_F(ConvOnGpu, BackwardAtOnceEqualsTheReferenceWithTheSameBitsTwice) {
   for (const DType dtype : kAllDtypes) {
-    for (const ConvCase& c : gpu_cases()) ConvPair(c, dtype, Layout::strided, false).expect_backward(true);
+    for (const ConvCase& c : gpu_cases())
+      ConvPair(c, dtype, Layout::strided, false).expect_backward(true);
   }
 }
 TEST_F(ConvOnGpu, RowsOfAHaloAreReadAndGetTheirGradient) {

@@ -63,9 +63,8 @@ class DeviceBench {
   }
   Tensor magnitude(const Tensor& t) {
     Tensor copy = host_.output({t.rows(), t.cols()});
-    Workbench::for_each(copy, [&](std::int64_t i, std::int64_t j, double) {
-      return std::abs(at(t, i, j));
-    });
+    Workbench::for_each(
+        copy, [&](std::int64_t i, std::int64_t j, double) { return std::abs(at(t, i, j)); });
     return reshaped(copy, t);
   }
 

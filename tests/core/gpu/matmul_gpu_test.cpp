@@ -35,7 +35,8 @@ TEST_F(MemoryOnGpu, CopiesConvertsFillsAndAddsOnAnyStride) {
             },
             "add_scaled");
         bench.backend().fill(y, 0.75);
-        EXPECT_EQ(bench.download(y), std::vector<double>(static_cast<std::size_t>(13 * columns), 0.75));
+        EXPECT_EQ(bench.download(y),
+                  std::vector<double>(static_cast<std::size_t>(13 * columns), 0.75));
       }
     }
   }
@@ -89,7 +90,8 @@ TEST_F(MatmulOnGpu, EqualsTheReferenceInEveryLayoutInInvariantMode) {
 TEST_F(MatmulOnGpu, BitsOfARowDependOnThatRowAloneInInvariantMode) {
   for (const DType dtype : kAllDtypes) {
     DeviceBench bench(dtype, NumericsMode::invariant);
-    const Tensor a = bench.upload(bench.random({150, 83})), b = bench.upload(bench.random({40, 83}));
+    const Tensor a = bench.upload(bench.random({150, 83})),
+                 b = bench.upload(bench.random({40, 83}));
     Tensor all = bench.output({150, 40}), one = bench.output({1, 40});
     ops::matmul(bench.gpu(), all, a, Transpose::no, b, Transpose::yes);
     ops::matmul(bench.gpu(), one, a.row_range(97, 1), Transpose::no, b, Transpose::yes);

@@ -1,4 +1,6 @@
 // Norms, rotations, SwiGLU, embedding and the loss on a GPU.
+#include <array>
+
 #include "tests/core/gpu/device_bench.h"
 
 namespace convoy::test {
@@ -18,7 +20,8 @@ void expect_norm(const NormCase& c, DType dtype, Layout layout) {
   DeviceBench bench(dtype);
   const std::int64_t columns = c.groups * c.width;
   const Tensor x = bench.random({c.rows, columns}), dy = bench.random({c.rows, columns});
-  const Tensor weight = bench.random({c.width}), before = bench.random_as(wide_of(dtype), {c.width});
+  const Tensor weight = bench.random({c.width}),
+               before = bench.random_as(wide_of(dtype), {c.width});
   Workbench& host = bench.host();
   Tensor y = host.output({c.rows, columns}), dx = host.output({c.rows, columns});
   Tensor rstd = host.output({c.rows, c.groups}), dweight = host.output({c.width});
@@ -28,8 +31,10 @@ void expect_norm(const NormCase& c, DType dtype, Layout layout) {
   ops::rmsnorm_backward_weight(bench.cpu(), dweight, dy, x, rstd);
 
   const DType wide = wide_of(dtype);
-  const Tensor gx = bench.upload(x, layout), gdy = bench.upload(dy, layout), gw = bench.upload(weight);
-  Tensor gy = bench.output({c.rows, columns}, layout), gdx = bench.output({c.rows, columns}, layout);
+  const Tensor gx = bench.upload(x, layout), gdy = bench.upload(dy, layout),
+               gw = bench.upload(weight);
+  Tensor gy = bench.output({c.rows, columns}, layout),
+         gdx = bench.output({c.rows, columns}, layout);
   Tensor grstd = bench.output_as(wide, rstd.shape()), gdw = bench.upload_as(wide, before);
   ops::rmsnorm_forward(bench.gpu(), gy, grstd, gx, gw, 1e-5);
   ops::rmsnorm_backward_input(bench.gpu(), gdx, gdy, gx, grstd, gw);
@@ -73,6 +78,39 @@ TEST_F(NormOnGpu, ForwardAndBackwardEqualTheReference) {
     for (const NormCase& c : cases) {
       expect_norm(c, dtype, Layout::contiguous);
       expect_norm(c, dtype, Layout::strided);
+    }
+  }
+}
+
+TEST_F(NormOnGpu, WithTheResidualEqualsTheTwoOperationsApart) {
+  for (const DType dtype : kAllDtypes) {
+    for (const std::int64_t width : {1, 24, 1024, 1032, 4096}) {
+      DeviceBench bench(dtype);
+      const Tensor a = bench.upload(bench.random({5, width})),
+                   b = bench.upload(bench.random({5, width}));
+      const Tensor dy = bench.upload(bench.random({5, width}));
+      const Tensor weight = bench.upload(bench.random({width}));
+      const auto wide = [&] {
+        return bench.output_as(wide_of(dtype), std::array<std::int64_t, 2>{5, 1});
+      };
+      Tensor sum = bench.output({5, width}), y = bench.output({5, width}), rstd = wide();
+      ops::add_rmsnorm_forward(bench.gpu(), sum, y, rstd, a, b, weight, 1e-5);
+      Tensor sum2 = bench.output({5, width}), y2 = bench.output({5, width}), rstd2 = wide();
+      ops::add(bench.gpu(), sum2, a, b);
+      ops::rmsnorm_forward(bench.gpu(), y2, rstd2, sum2, weight, 1e-5);
+      EXPECT_EQ(bench.download(sum), bench.download(sum2));
+      EXPECT_EQ(bench.download(y), bench.download(y2));
+      EXPECT_EQ(bench.download(rstd), bench.download(rstd2));
+      Tensor dx = bench.output({5, width}), dx2 = bench.output({5, width});
+      ops::rmsnorm_backward_input_add(bench.gpu(), dx, dy, sum, rstd, weight, a);
+      ops::rmsnorm_backward_input(bench.gpu(), dx2, dy, sum, rstd, weight);
+      // In one pass the sum is rounded once, apart twice.
+      const auto first = bench.download(dx2), residual = bench.download(a);
+      const auto found = bench.download(dx);
+      for (std::size_t i = 0; i < found.size(); ++i) {
+        ASSERT_NEAR(found[i], first[i] + residual[i],
+                    2 * unit_roundoff(dtype) * (std::abs(first[i]) + std::abs(residual[i])));
+      }
     }
   }
 }

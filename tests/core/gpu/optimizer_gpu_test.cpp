@@ -90,10 +90,12 @@ TEST_F(OptimizerOnGpu, AdamWUpdatesTheMasterAndRoundsTheValue) {
       // About 16 roundings of the update, which is below 20 here, and of the value.
       const double bound = 16 * (unit_roundoff(wide) + unit_roundoff(DType::f64));
       bench.expect_near(
-          gx, x, [&](std::int64_t i, std::int64_t j) { return bound * (20 + std::abs(at(x, i, j))); },
+          gx, x,
+          [&](std::int64_t i, std::int64_t j) { return bound * (20 + std::abs(at(x, i, j))); },
           "value");
       bench.expect_near(
-          gm, m, [&](std::int64_t i, std::int64_t j) { return bound * (1 + std::abs(at(m, i, j))); },
+          gm, m,
+          [&](std::int64_t i, std::int64_t j) { return bound * (1 + std::abs(at(m, i, j))); },
           "moment1");
       bench.expect_near(
           gv, v, [&](std::int64_t i, std::int64_t j) { return bound * at(v, i, j); }, "moment2");
