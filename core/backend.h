@@ -23,6 +23,9 @@ enum class RopeDirection : bool { forward, backward };
 // fast: the library's matmul. invariant: the bits of an output row depend on that row alone.
 enum class NumericsMode : std::uint8_t { fast, invariant };
 
+// no: operations may add in any order where that is faster, so bits change from run to run.
+enum class Deterministic : bool { no, yes };
+
 // B sequences of T rows; Q query heads share `kv_heads` key/value heads; K channels a head.
 struct AttentionShape {
   std::int64_t sequences, length;

@@ -19,6 +19,7 @@ struct CudaDeviceInfo {
 CudaDeviceInfo cuda_device_info(int device);
 
 // Throws where there is no such GPU, or "built without CUDA".
-std::unique_ptr<Backend> make_cuda_backend(NumericsMode mode, int device);
+std::unique_ptr<Backend> make_cuda_backend(NumericsMode mode, int device,
+                                           Deterministic deterministic = Deterministic::yes);
 
 }  // namespace convoy

@@ -30,7 +30,7 @@ Batch random_batch(const RunConfig& config, std::uint64_t seed) {
 
 StepMeasurement bench_step(const RunConfig& config, int steps) {
   require_sound_model(config);
-  const auto backend = make_backend(device_of_run(config), config.numerics);
+  const auto backend = backend_of_run(config);
   ModelInstance instance(*backend, config.model, dtype_of_run(config), config.train.micro_batch,
                          recompute_blocks_of(config), 0, MasterWeights::yes);
   Optimizer optimizer(*backend, instance.store(), config.optimizer);

@@ -89,6 +89,7 @@ void run_step(const BenchOptions& o) {
   const StepMeasurement result = bench_step(config, o.repeats);
   Json json = machine(device_of_run(config));
   json["precision"] = config.train.precision;
+  json["deterministic"] = config.deterministic;
   json["architecture"] = config.model.label();
   json["micro_batch"] = config.train.micro_batch;
   json["seq_len"] = config.model.seq_len;

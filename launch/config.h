@@ -81,6 +81,7 @@ struct RunConfig {
   ParallelConfig parallel;
   TrainConfig train;
   NumericsMode numerics = NumericsMode::fast;
+  bool deterministic = true;  // false: a GPU may give up equal bits from run to run for speed
   OptimizerConfig optimizer;
   LrScheduleConfig lr_schedule;
   DataConfig data;

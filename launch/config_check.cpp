@@ -150,6 +150,7 @@ class RunChecker {
             "without parallel.recompute = \"block\"");
     ignored("eval.every", !c_.data.val.empty(), "without data.val");
     ignored("eval.batches", !c_.data.val.empty(), "without data.val");
+    ignored("numerics.deterministic", device_of_run(c_) == DeviceKind::cuda, "on a CPU");
     ignored("data.mix", c_.data.train.size() > 1, "with one training file");
   }
 

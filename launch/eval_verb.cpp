@@ -22,7 +22,7 @@ void run_eval(const EvalArguments& arguments, const MpiEnvironment& mpi) {
   const auto checkpoint = Checkpoint::open(arguments.checkpoint);
   const RunConfig config = config_of_checkpoint(checkpoint);
   const auto world = mpi.world();
-  const auto backend = make_backend(device_of_run(config), config.numerics);
+  const auto backend = backend_of_run(config);
   const TokenFile file(arguments.data.empty() ? config.data.val : arguments.data);
   if (file.vocabulary() > config.model.vocab) {
     throw Error(concat(file.path(), " has a vocabulary of ", file.vocabulary(),

@@ -11,8 +11,15 @@ DeviceKind device_of_run(const RunConfig& config) {
   return wanted == "auto" && cuda_device_count() > 0 ? DeviceKind::cuda : DeviceKind::cpu;
 }
 
-std::unique_ptr<Backend> make_backend(DeviceKind device, NumericsMode mode) {
-  return device == DeviceKind::cuda ? make_cuda_backend(mode, 0) : make_cpu_backend(mode);
+std::unique_ptr<Backend> make_backend(DeviceKind device, NumericsMode mode,
+                                      Deterministic deterministic) {
+  return device == DeviceKind::cuda ? make_cuda_backend(mode, 0, deterministic)
+                                    : make_cpu_backend(mode);
+}
+
+std::unique_ptr<Backend> backend_of_run(const RunConfig& config) {
+  return make_backend(device_of_run(config), config.numerics,
+                      config.deterministic ? Deterministic::yes : Deterministic::no);
 }
 
 std::string describe_device(const Backend& backend) {

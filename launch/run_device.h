@@ -11,7 +11,9 @@
 namespace convoy {
 
 DeviceKind device_of_run(const RunConfig& config);
-std::unique_ptr<Backend> make_backend(DeviceKind device, NumericsMode mode);
+std::unique_ptr<Backend> make_backend(DeviceKind device, NumericsMode mode,
+                                      Deterministic deterministic = Deterministic::yes);
+std::unique_ptr<Backend> backend_of_run(const RunConfig& config);
 std::string describe_device(const Backend& backend);  // "NVIDIA H100 ... (GPU-...)", or the CPU
 
 // For verbs that only run a model: a CPU runs a bf16 model in f32.

@@ -24,7 +24,7 @@ void run_sample(const SampleArguments& arguments) {
   const auto checkpoint = Checkpoint::open(arguments.checkpoint);
   const RunConfig config = config_of_checkpoint(checkpoint);
   const auto tokenizer = tokenizer_of_checkpoint(checkpoint);
-  const auto backend = make_backend(device_of_run(config), config.numerics);
+  const auto backend = backend_of_run(config);
   ModelInstance instance(*backend, config.model, dtype_to_run(config, backend->device()), 1, 0, 0);
   load_parameters(checkpoint, instance.store());
   const auto prompt = tokenizer->encode(arguments.prompt);

@@ -31,7 +31,7 @@ int run_train(const TrainArguments& arguments, const MpiEnvironment& mpi) {
     options.resume = arguments.resume;
   }
   install_stop_signals();
-  const auto backend = make_backend(device_of_run(config), config.numerics);
+  const auto backend = backend_of_run(config);
   Trainer trainer(config, options, *backend, *world);
   return trainer.run() == RunStatus::interrupted ? kInterruptedExitCode : 0;
 }

@@ -88,8 +88,9 @@ void Trainer::announce() {
       static_cast<double>(data_.windows_per_epoch());
   progress_.note(fmt::format("{} windows of {} tokens an epoch, {:.2f} epochs",
                              data_.windows_per_epoch(), config_.model.seq_len, epochs));
-  progress_.note(
-      fmt::format("{} on {}", config_.train.precision, describe_device(instance_.backend())));
+  progress_.note(fmt::format("{}{} on {}", config_.train.precision,
+                             config_.deterministic ? "" : ", not deterministic,",
+                             describe_device(instance_.backend())));
 }
 
 RunStatus Trainer::run() {

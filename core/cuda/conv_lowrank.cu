@@ -99,26 +99,39 @@ __device__ inline void copy_ahead4(std::uint32_t to, const void* from, bool ther
 }
 
 // u and s of the block's channels, in the order that the matrix units want; zeros where there are
-// no more ranks, taps or channels. After s lies a row of zeros.
+// no more ranks, taps or channels. After s lies a row of zeros. A thread asks for all of its part
+// before it waits for any.
 template <int Warps>
 __device__ inline void load_filters(const Shared<Warps>& shared, const LowrankCall& call,
                                     int channel0) {
   using Sizes = Block<Warps>;
-  constexpr int kPairs = Sizes::kChannels / 2;
-  for (int index = threadIdx.x; index < Sizes::kFilterRows * kPairs; index += Sizes::kThreads) {
-    const int row = index / kPairs, pair = index % kPairs;
-    const int channel = channel0 + 2 * pair;
+  constexpr int kPacks = Sizes::kChannels / 8;  // of 8 channels
+  constexpr int kAll = Sizes::kFilterRows * kPacks, kOwn = ceil_div(kAll, Sizes::kThreads);
+  uint4 held[kOwn];
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    const int index = i * Sizes::kThreads + threadIdx.x;
+    const int row = index / kPacks, channel = channel0 + index % kPacks * 8;
     const bool is_u = row < kTaps * kRanks;
     const int w = is_u ? row / kRanks : row - kTaps * kRanks;
     const int rank = rank_at(row % kRanks);
-    Pair value = 0;
-    if (channel < call.channels && w < call.width && (!is_u || rank < call.rank)) {
+    held[i] = {0, 0, 0, 0};
+    if (index < kAll && channel < call.channels && w < call.width && (!is_u || rank < call.rank)) {
       const bf16* from = is_u ? call.u + (rank * call.width + w) * std::int64_t{call.channels}
                               : call.s + w * std::int64_t{call.channels};
-      value = *reinterpret_cast<const Pair*>(from + channel);
+      held[i] = *reinterpret_cast<const uint4*>(from + channel);
     }
-    const int place = pair / 16 * 16 + pair % 4 * 4 + pair % 16 / 4;
-    store_shared4(shared.u + row * Sizes::kPitch + place * 4, value);
+  }
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    const int index = i * Sizes::kThreads + threadIdx.x;
+    if (index >= kAll) break;
+    const int row = index / kPacks, pack = index % kPacks;
+    const std::uint32_t to = shared.u + row * Sizes::kPitch + pack / 4 * 64 + pack % 4 * 4;
+    store_shared4(to, held[i].x);
+    store_shared4(to + 16, held[i].y);
+    store_shared4(to + 32, held[i].z);
+    store_shared4(to + 48, held[i].w);
   }
 }
 
@@ -627,7 +640,7 @@ bool takes(const ConvCall& call, std::initializer_list<Tensor> tensors) {
   if (tensors.begin()->rows() > INT32_MAX - kRing) return false;
   return shape.width <= kTaps && shape.filter_rank <= kRanks && shape.filter_rank % 8 == 0 &&
          call.rows.halo.empty() && call.filters.s.contiguous() && call.filters.u.contiguous() &&
-         packable(4, {call.filters.s, call.filters.u});
+         packable(16, {call.filters.s, call.filters.u});
 }
 
 // How rows are cut for `blocks` blocks in all: by the shape alone, so that bits are too.

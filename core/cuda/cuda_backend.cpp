@@ -10,12 +10,13 @@
 
 namespace convoy {
 
-CudaBackend::CudaBackend(NumericsMode mode, int device) : mode_(mode), device_(device) {
+CudaBackend::CudaBackend(NumericsMode mode, int device, Deterministic deterministic)
+    : mode_(mode), device_(device) {
   CUDA_CHECK(cudaSetDevice(device));
   CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   workspace_ = std::make_unique<cuda::Workspace>(stream_);
   matmul_ = std::make_unique<cuda::MatmulLibrary>(stream_);
-  flash_ = cuda::make_flash_attention(stream_, *workspace_);
+  flash_ = cuda::make_flash_attention(stream_, *workspace_, deterministic);
 }
 
 CudaBackend::~CudaBackend() {
@@ -114,13 +115,14 @@ CudaDeviceInfo cuda_device_info(int device) {
           static_cast<double>(properties.totalGlobalMem)};
 }
 
-std::unique_ptr<Backend> make_cuda_backend(NumericsMode mode, int device) {
+std::unique_ptr<Backend> make_cuda_backend(NumericsMode mode, int device,
+                                           Deterministic deterministic) {
   const int count = cuda_device_count();
   if (device < 0 || device >= count) {
     throw Error(concat("there is no GPU ", device, " here (", count,
                        " found); use train.device = \"cpu\", or look at nvidia-smi"));
   }
-  return std::make_unique<CudaBackend>(mode, device);
+  return std::make_unique<CudaBackend>(mode, device, deterministic);
 }
 
 }  // namespace convoy

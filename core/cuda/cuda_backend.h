@@ -59,7 +59,7 @@ class FlashAttention;
 
 class CudaBackend final : public Backend {
  public:
-  CudaBackend(NumericsMode mode, int device);
+  CudaBackend(NumericsMode mode, int device, Deterministic deterministic);
   ~CudaBackend() override;
 
   std::string_view name() const override { return "cuda"; }

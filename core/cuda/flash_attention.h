@@ -33,7 +33,8 @@ void pack_statistics(cudaStream_t stream, float* to, const Tensor& log_sum_exp,
                      const AttentionShape& shape);
 
 // Null where the program was built without such a library.
-std::unique_ptr<FlashAttention> make_flash_attention(cudaStream_t stream, Workspace& workspace);
+std::unique_ptr<FlashAttention> make_flash_attention(cudaStream_t stream, Workspace& workspace,
+                                                     Deterministic deterministic);
 std::string flash_attention_library();  // "cuDNN 9.19.0", or "none"
 
 }  // namespace convoy::cuda

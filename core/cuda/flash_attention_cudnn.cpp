@@ -1,5 +1,5 @@
 // cuDNN's flash attention through its frontend: one graph for the forward pass and one for the
-// (deterministic) backward pass of each shape, built at first use.
+// backward pass (deterministic unless told otherwise) of each shape, built at first use.
 #define CUDNN_FRONTEND_SKIP_JSON_LIB
 #include <cudnn_frontend.h>
 
@@ -107,7 +107,7 @@ Plan forward_plan(const Layout& l, cudnnHandle_t handle) {
   return built(std::move(graph), handle);
 }
 
-Plan backward_plan(const Layout& l, cudnnHandle_t handle) {
+Plan backward_plan(const Layout& l, cudnnHandle_t handle, Deterministic deterministic) {
   const AttentionShape& s = l.shape;
   auto graph = new_graph();
   auto stats = graph->tensor(fe::graph::Tensor_attributes()
@@ -125,7 +125,7 @@ Plan backward_plan(const Layout& l, cudnnHandle_t handle) {
           .set_name("backward")
           .set_causal_mask(true)
           .set_attn_scale(scale_of(s))
-          .set_deterministic_algorithm(true));
+          .set_deterministic_algorithm(deterministic == Deterministic::yes));
   describe(dq, kDq, s, s.query_heads, l.dq);
   describe(dk, kDk, s, s.kv_heads, l.dk);
   describe(dv, kDv, s, s.kv_heads, l.dv);
@@ -134,8 +134,8 @@ Plan backward_plan(const Layout& l, cudnnHandle_t handle) {
 
 class CudnnAttention final : public FlashAttention {
  public:
-  CudnnAttention(cudaStream_t stream, Workspace& workspace)
-      : stream_(stream), workspace_(workspace) {
+  CudnnAttention(cudaStream_t stream, Workspace& workspace, Deterministic deterministic)
+      : stream_(stream), workspace_(workspace), deterministic_(deterministic) {
     check_cudnn(cudnnCreate(&handle_));
     check_cudnn(cudnnSetStream(handle_, stream));
   }
@@ -211,7 +211,7 @@ class CudnnAttention final : public FlashAttention {
   const Plan& backward_for(const Layout& l) {
     const auto place = backward_.find(key_of(l));
     if (place != backward_.end()) return place->second;
-    return backward_[key_of(l)] = backward_plan(l, handle_);
+    return backward_[key_of(l)] = backward_plan(l, handle_, deterministic_);
   }
 
   void begin(const Plan& plan, std::size_t more_bytes) {
@@ -225,14 +225,16 @@ class CudnnAttention final : public FlashAttention {
 
   cudaStream_t stream_;
   Workspace& workspace_;
+  Deterministic deterministic_;
   cudnnHandle_t handle_ = nullptr;
   std::map<Key, Plan> forward_, backward_;
 };
 
 }  // namespace
 
-std::unique_ptr<FlashAttention> make_flash_attention(cudaStream_t stream, Workspace& workspace) {
-  return std::make_unique<CudnnAttention>(stream, workspace);
+std::unique_ptr<FlashAttention> make_flash_attention(cudaStream_t stream, Workspace& workspace,
+                                                     Deterministic deterministic) {
+  return std::make_unique<CudnnAttention>(stream, workspace, deterministic);
 }
 
 std::string flash_attention_library() {

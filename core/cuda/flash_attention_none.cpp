@@ -3,7 +3,9 @@
 
 namespace convoy::cuda {
 
-std::unique_ptr<FlashAttention> make_flash_attention(cudaStream_t, Workspace&) { return nullptr; }
+std::unique_ptr<FlashAttention> make_flash_attention(cudaStream_t, Workspace&, Deterministic) {
+  return nullptr;
+}
 std::string flash_attention_library() { return "none"; }
 
 }  // namespace convoy::cuda
