@@ -60,12 +60,38 @@ if(NOT CONVOY_CUDA STREQUAL "off")
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)
     set(CMAKE_CUDA_STANDARD 20)
+    set(CMAKE_CUDA_EXTENSIONS OFF)
+    if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know it of CUDA 13
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+    endif()
     set(CONVOY_HAS_CUDA ON)
   elseif(CONVOY_CUDA STREQUAL "on")
     message(FATAL_ERROR "CONVOY_CUDA=on, but no CUDA compiler was found (set CUDACXX)")
   endif()
 endif()
 message(STATUS "CUDA backend: ${CONVOY_HAS_CUDA}")
+
+# cuDNN's flash attention, where cuDNN and its frontend (headers only, MIT; CONVOY_CUDNN_FRONTEND
+# names the folder that holds cudnn_frontend.h) are there; else the project's own kernels alone.
+if(CONVOY_HAS_CUDA)
+  set(CONVOY_FLASH_PROVIDER none)
+  find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  find_library(CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 HINTS ${CUDAToolkit_LIBRARY_DIR})
+  find_path(CONVOY_CUDNN_FRONTEND cudnn_frontend.h)
+  add_library(convoy_cuda_libraries INTERFACE)
+  target_link_libraries(convoy_cuda_libraries INTERFACE CUDA::cudart CUDA::cublasLt)
+  target_compile_options(convoy_cuda_libraries INTERFACE
+    $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr -lineinfo -Xcompiler=-Wall>)
+  if(CUDNN_INCLUDE_DIR AND CUDNN_LIBRARY AND CONVOY_CUDNN_FRONTEND)
+    set(CONVOY_FLASH_PROVIDER cudnn)
+    target_include_directories(convoy_cuda_libraries SYSTEM INTERFACE
+      ${CUDNN_INCLUDE_DIR} ${CONVOY_CUDNN_FRONTEND})
+    target_link_libraries(convoy_cuda_libraries INTERFACE ${CUDNN_LIBRARY} CUDA::nvrtc
+      ${CMAKE_DL_LIBS})
+  endif()
+  message(STATUS "flash attention from a library: ${CONVOY_FLASH_PROVIDER}")
+endif()
 
 # Ceres: the minima of scaling-law fits.
 set(CONVOY_HAS_CERES OFF)

@@ -8,6 +8,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <string_view>
 
 #include "core/tensor.h"
@@ -21,10 +23,14 @@ enum class RopeDirection : bool { forward, backward };
 // fast: the library's matmul. invariant: the bits of an output row depend on that row alone.
 enum class NumericsMode : std::uint8_t { fast, invariant };
 
+// no: operations may add in any order where that is faster, so bits change from run to run.
+enum class Deterministic : bool { no, yes };
+
 // B sequences of T rows; Q query heads share `kv_heads` key/value heads; K channels a head.
 struct AttentionShape {
   std::int64_t sequences, length;
   std::int64_t query_heads, kv_heads, head_width;
+  bool one_document = false;  // promised: document_start is 0 everywhere
 };
 
 // How a dynamic convolution makes its taps (arXiv 2606.03825). `fixed` is the static filter.
@@ -56,6 +62,12 @@ struct ConvRows {
   std::int64_t segments, length;
   Tensor reach;  // i32 [segments * length]
   Tensor halo;   // [segments * (W-1), D]
+};
+
+// What a whole backward pass of a convolution writes: dx, dgenerated and dhalo are set, ds and du
+// added to; dgenerated, dhalo and du are absent where there is nothing of that kind.
+struct ConvGradients {
+  Tensor dx, dgenerated, dhalo, ds, du;
 };
 
 struct AdamWSettings {
@@ -96,6 +108,8 @@ class Backend {
   virtual void convert(Tensor destination, Tensor source) = 0;  // between f64, f32 and bf16
   virtual void fill(Tensor destination, double value) = 0;
   virtual void synchronize() = 0;  // the host waits for everything issued
+  // Median seconds of `body` over `repeats` runs, after one that does not count.
+  virtual double seconds_of(int repeats, const std::function<void()>& body);
 
   // y = a + b and y += scale * x.
   virtual void add(Tensor y, Tensor a, Tensor b) = 0;
@@ -111,6 +125,19 @@ class Backend {
   virtual void rmsnorm_backward_input(Tensor dx, Tensor dy, Tensor x, Tensor rstd,
                                       Tensor weight) = 0;
   virtual void rmsnorm_backward_weight(Tensor dweight, Tensor dy, Tensor x, Tensor rstd) = 0;
+
+  // sum = a + b and its norm; and dx = residual + the norm's gradient with respect to x. A device
+  // may do each in one pass.
+  virtual void add_rmsnorm_forward(Tensor sum, Tensor y, Tensor rstd, Tensor a, Tensor b,
+                                   Tensor weight, double epsilon) {
+    add(sum, a, b);
+    rmsnorm_forward(y, rstd, sum, weight, epsilon);
+  }
+  virtual void rmsnorm_backward_input_add(Tensor dx, Tensor dy, Tensor x, Tensor rstd,
+                                          Tensor weight, Tensor residual) {
+    rmsnorm_backward_input(dx, dy, x, rstd, weight);
+    add(dx, dx, residual);
+  }
 
   // Rotary positions in place on x [rows, heads * K], half-split pairs; positions i32 [rows].
   virtual void rope(Tensor x, Tensor positions, std::int64_t head_width, double theta,
@@ -152,13 +179,27 @@ class Backend {
   virtual void conv_backward_weight(Tensor ds, Tensor du, Tensor dy, Tensor x,
                                     const ConvFilters& filters, const ConvShape& shape,
                                     const ConvRows& rows) = 0;
+  // Both backward passes at once, which a device may do in one pass over x and dy.
+  virtual void conv_backward(const ConvGradients& gradients, Tensor dy, Tensor x,
+                             const ConvFilters& filters, const ConvShape& shape,
+                             const ConvRows& rows) {
+    conv_backward_input(gradients.dx, gradients.dgenerated, gradients.dhalo, dy, x, filters, shape,
+                        rows);
+    conv_backward_weight(gradients.ds, gradients.du, dy, x, filters, shape, rows);
+  }
 
   // Optimizer. `control` is a StepControl, f64 on the device. sum f64 [1] += sum of x squared.
   virtual void add_sum_of_squares(Tensor sum, Tensor x) = 0;
+  // The same of several tensors, which must stay where they are: a device may keep a table of them.
+  virtual void add_sums_of_squares(Tensor sum, std::span<const Tensor> tensors) {
+    for (const Tensor& x : tensors) add_sum_of_squares(sum, x);
+  }
   virtual void decide_update(Tensor control, Tensor sum_of_squares, Tensor loss,
                              const UpdateRules& rules) = 0;
-  virtual void adamw(Tensor value, Tensor moment1, Tensor moment2, Tensor gradient, Tensor control,
-                     const AdamWSettings& settings) = 0;
+  // Where `master` is given, it is what is updated, in the gradient's dtype, and `value` its bf16
+  // rounding.
+  virtual void adamw(Tensor value, Tensor master, Tensor moment1, Tensor moment2, Tensor gradient,
+                     Tensor control, const AdamWSettings& settings) = 0;
 };
 
 }  // namespace convoy

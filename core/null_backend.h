@@ -8,8 +8,10 @@ namespace convoy {
 
 class NullBackend final : public Backend {
  public:
+  explicit NullBackend(DeviceKind like = DeviceKind::cpu) : like_(like) {}
+
   std::string_view name() const override { return "null"; }
-  DeviceKind device() const override { return DeviceKind::cpu; }
+  DeviceKind device() const override { return like_; }
 
   void* allocate_zeroed(std::size_t) override { return this; }  // an address nobody reads
   void deallocate(void*, std::size_t) noexcept override {}
@@ -49,7 +51,10 @@ class NullBackend final : public Backend {
 
   void add_sum_of_squares(Tensor, Tensor) override {}
   void decide_update(Tensor, Tensor, Tensor, const UpdateRules&) override {}
-  void adamw(Tensor, Tensor, Tensor, Tensor, Tensor, const AdamWSettings&) override {}
+  void adamw(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, const AdamWSettings&) override {}
+
+ private:
+  DeviceKind like_;  // the device that it stands for
 };
 
 }  // namespace convoy

@@ -92,6 +92,28 @@ void rmsnorm_backward_weight(const Context& context, Tensor dweight, Tensor dy, 
   context.backend.rmsnorm_backward_weight(dweight, dy, x, rstd);
 }
 
+void add_rmsnorm_forward(const Context& context, Tensor sum, Tensor y, Tensor rstd, Tensor a,
+                         Tensor b, Tensor weight, double epsilon) {
+  expect_device(context, {sum, y, rstd, a, b, weight});
+  expect_like(a, sum, "first addend");
+  expect_like(b, sum, "second addend");
+  expect_like(y, sum, "output of rmsnorm");
+  CHECK(sum.cols() % weight.size() == 0, "rmsnorm of ", sum.describe(), " over groups of ",
+        weight.size());
+  expect_shape(rstd, sum.rows(), sum.cols() / weight.size(), "rstd");
+  context.backend.add_rmsnorm_forward(sum, y, rstd, a, b, weight, epsilon);
+}
+
+void rmsnorm_backward_input_add(const Context& context, Tensor dx, Tensor dy, Tensor x, Tensor rstd,
+                                Tensor weight, Tensor residual) {
+  expect_device(context, {dx, dy, x, rstd, weight, residual});
+  expect_like(dx, x, "dx of rmsnorm");
+  expect_like(dy, x, "dy of rmsnorm");
+  expect_like(residual, x, "residual");
+  expect_shape(rstd, x.rows(), x.cols() / weight.size(), "rstd");
+  context.backend.rmsnorm_backward_input_add(dx, dy, x, rstd, weight, residual);
+}
+
 void rope(const Context& context, Tensor x, Tensor positions, std::int64_t head_width, double theta,
           RopeDirection direction) {
   expect_device(context, {x, positions});
@@ -224,31 +246,52 @@ void conv_forward(const Context& context, Tensor y, Tensor x, const ConvFilters&
   context.backend.conv_forward(y, x, filters, shape, rows);
 }
 
+namespace {
+void expect_conv_inputs(const Context& context, const ConvGradients& g, const Tensor& dy,
+                        const Tensor& x, const ConvFilters& filters, const ConvShape& shape,
+                        const ConvRows& rows) {
+  expect_device(context, {g.dx, g.dgenerated, g.dhalo, dy, x, filters.s, filters.u,
+                          filters.generated, rows.reach, rows.halo});
+  expect_conv(x, filters, shape, rows);
+  expect_like(g.dx, x, "dx of the convolution");
+  expect_like(dy, x, "dy of the convolution");
+  if (!filters.generated.empty()) expect_like(g.dgenerated, filters.generated, "dgenerated");
+  CHECK(g.dhalo.empty() == rows.halo.empty(), "halo and dhalo go together");
+  if (!rows.halo.empty()) expect_like(g.dhalo, rows.halo, "dhalo");
+}
+
+void expect_conv_weights(const Context& context, const ConvGradients& g, const Tensor& dy,
+                         const Tensor& x, const ConvFilters& filters, const ConvShape& shape,
+                         const ConvRows& rows) {
+  expect_device(context, {g.ds, g.du, dy, x, filters.generated, rows.reach, rows.halo});
+  expect_conv(x, filters, shape, rows);
+  expect_like(dy, x, "dy of the convolution");
+  expect_shape(g.ds, shape.width, x.cols(), "ds");
+  if (shape.kind == FilterKind::lowrank) {
+    expect_shape(g.du, shape.filter_rank * shape.width, x.cols(), "du");
+  }
+}
+}  // namespace
+
 void conv_backward_input(const Context& context, Tensor dx, Tensor dgenerated, Tensor dhalo,
                          Tensor dy, Tensor x, const ConvFilters& filters, const ConvShape& shape,
                          const ConvRows& rows) {
-  expect_device(context, {dx, dgenerated, dhalo, dy, x, filters.s, filters.u, filters.generated,
-                          rows.reach, rows.halo});
-  expect_conv(x, filters, shape, rows);
-  expect_like(dx, x, "dx of the convolution");
-  expect_like(dy, x, "dy of the convolution");
-  if (!filters.generated.empty()) expect_like(dgenerated, filters.generated, "dgenerated");
-  CHECK(dhalo.empty() == rows.halo.empty(), "halo and dhalo go together");
-  if (!rows.halo.empty()) expect_like(dhalo, rows.halo, "dhalo");
+  expect_conv_inputs(context, {dx, dgenerated, dhalo, {}, {}}, dy, x, filters, shape, rows);
   context.backend.conv_backward_input(dx, dgenerated, dhalo, dy, x, filters, shape, rows);
 }
 
 void conv_backward_weight(const Context& context, Tensor ds, Tensor du, Tensor dy, Tensor x,
                           const ConvFilters& filters, const ConvShape& shape,
                           const ConvRows& rows) {
-  expect_device(context, {ds, du, dy, x, filters.generated, rows.reach, rows.halo});
-  expect_conv(x, filters, shape, rows);
-  expect_like(dy, x, "dy of the convolution");
-  expect_shape(ds, shape.width, x.cols(), "ds");
-  if (shape.kind == FilterKind::lowrank) {
-    expect_shape(du, shape.filter_rank * shape.width, x.cols(), "du");
-  }
+  expect_conv_weights(context, {{}, {}, {}, ds, du}, dy, x, filters, shape, rows);
   context.backend.conv_backward_weight(ds, du, dy, x, filters, shape, rows);
+}
+
+void conv_backward(const Context& context, const ConvGradients& gradients, Tensor dy, Tensor x,
+                   const ConvFilters& filters, const ConvShape& shape, const ConvRows& rows) {
+  expect_conv_inputs(context, gradients, dy, x, filters, shape, rows);
+  expect_conv_weights(context, gradients, dy, x, filters, shape, rows);
+  context.backend.conv_backward(gradients, dy, x, filters, shape, rows);
 }
 
 }  // namespace convoy::ops

@@ -9,13 +9,22 @@
 
 namespace convoy {
 
+// Whether the weight half of a layer's backward pass follows its input half at once, so that an
+// operation may do both in one pass; a pipeline may keep them apart.
+enum class BackwardParts : bool { apart, together };
+
 // Where a layer runs: its device, and the memory of the micro-batch at hand.
 struct Context {
   Backend& backend;
   Arena& arena;
   DType dtype;  // of activations
+  BackwardParts parts = BackwardParts::apart;
 
   Tensor take(std::initializer_list<std::int64_t> shape) const { return arena.take(dtype, shape); }
+  // For norms and softmax sums, which bf16 is too coarse for.
+  Tensor take_statistics(std::initializer_list<std::int64_t> shape) const {
+    return arena.take(dtype == DType::bf16 ? DType::f32 : dtype, shape);
+  }
 };
 
 namespace ops {
@@ -32,6 +41,10 @@ void rmsnorm_backward_input(const Context& context, Tensor dx, Tensor dy, Tensor
                             Tensor weight);
 void rmsnorm_backward_weight(const Context& context, Tensor dweight, Tensor dy, Tensor x,
                              Tensor rstd);
+void add_rmsnorm_forward(const Context& context, Tensor sum, Tensor y, Tensor rstd, Tensor a,
+                         Tensor b, Tensor weight, double epsilon);
+void rmsnorm_backward_input_add(const Context& context, Tensor dx, Tensor dy, Tensor x, Tensor rstd,
+                                Tensor weight, Tensor residual);
 void rope(const Context& context, Tensor x, Tensor positions, std::int64_t head_width, double theta,
           RopeDirection direction);
 
@@ -60,6 +73,8 @@ void conv_backward_input(const Context& context, Tensor dx, Tensor dgenerated, T
                          const ConvRows& rows);
 void conv_backward_weight(const Context& context, Tensor ds, Tensor du, Tensor dy, Tensor x,
                           const ConvFilters& filters, const ConvShape& shape, const ConvRows& rows);
+void conv_backward(const Context& context, const ConvGradients& gradients, Tensor dy, Tensor x,
+                   const ConvFilters& filters, const ConvShape& shape, const ConvRows& rows);
 
 }  // namespace ops
 }  // namespace convoy

@@ -1,14 +1,20 @@
 // Measurements: single operations beside a copy of the same bytes and the matmul rate, and whole
-// training steps. Times are medians over fresh random inputs.
+// training steps. Times are medians over random inputs; on a GPU by events on its stream.
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "launch/config.h"
 
 namespace convoy {
+
+struct BenchSetup {
+  DeviceKind device;
+  DType dtype;  // of activations
+  std::int64_t sequences, length, channels;
+  int repeats;
+};
 
 struct OpMeasurement {
   std::string name, shape;
@@ -18,15 +24,20 @@ struct OpMeasurement {
   double copy_fraction;  // of the speed at which a copy moves the same bytes
 };
 
+// What the device can do at best: a large copy (bytes read and written a second) and a large
+// matmul.
+struct Ceilings {
+  double copy_bytes_per_s, matmul_flops_per_s;
+};
+
 struct StepMeasurement {
   double seconds, tokens_per_s, flops_per_s;
   double loss;
+  double arena_bytes;
 };
 
-double median_seconds(int repeats, const std::function<void()>& run);
-
-std::vector<OpMeasurement> bench_operations(std::int64_t sequences, std::int64_t length,
-                                            std::int64_t channels, int repeats);
+std::vector<OpMeasurement> bench_operations(const BenchSetup& setup);
+Ceilings measure_ceilings(DeviceKind device, DType dtype);
 // Optimizer steps of one micro-batch of random tokens, the update included.
 StepMeasurement bench_step(const RunConfig& config, int steps);
 

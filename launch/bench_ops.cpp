@@ -1,187 +1,272 @@
 #include <algorithm>
-#include <cstring>
 
 #include "core/conv_shape.h"
-#include "core/cpu/cpu_backend.h"
 #include "core/ops.h"
 #include "core/random.h"
 #include "launch/bench.h"
-#include "launch/stopwatch.h"
+#include "launch/run_device.h"
 
 namespace convoy {
-
-double median_seconds(int repeats, const std::function<void()>& run) {
-  run();
-  std::vector<double> seconds;
-  for (int i = 0; i < repeats; ++i) {
-    const Stopwatch watch;
-    run();
-    seconds.push_back(watch.seconds());
-  }
-  std::nth_element(seconds.begin(), seconds.begin() + repeats / 2, seconds.end());
-  return seconds[static_cast<std::size_t>(repeats / 2)];
-}
-
 namespace {
+
+// Tensors filled with random numbers: a pool of normal draws, taken up at another place each time.
+class RandomTensors {
+ public:
+  RandomTensors(Backend& backend, DType dtype) : backend_(backend) {
+    std::vector<double> host(kPool);
+    const RandomStream stream(1, "bench");
+    for (std::size_t i = 0; i < host.size(); ++i) host[i] = 0.1 * stream.normal(i);
+    pool_ = OwnedTensor(backend, dtype, {kPool});
+    backend.convert(pool_.view(), Tensor(host.data(), DType::f64, DeviceKind::cpu, {kPool}));
+  }
+
+  void fill(const Tensor& t) {
+    const Tensor flat = t.reshape({t.size(), 1});
+    for (std::int64_t begin = 0; begin < t.size();) {
+      place_ = (place_ + 7919) % (kPool / 2);
+      const std::int64_t count = std::min(kPool / 2, t.size() - begin);
+      backend_.copy(flat.row_range(begin, count).reshape({count}),
+                    pool_.view().reshape({kPool, 1}).row_range(place_, count).reshape({count}));
+      begin += count;
+    }
+  }
+
+ private:
+  static constexpr std::int64_t kPool = std::int64_t{1} << 20;
+  Backend& backend_;
+  OwnedTensor pool_;
+  std::int64_t place_ = 0;
+};
+
+std::size_t arena_bytes(const BenchSetup& s) {
+  const auto rows = static_cast<std::size_t>(std::max<std::int64_t>(s.sequences * s.length, 1024));
+  return rows * static_cast<std::size_t>(s.channels) * size_of(s.dtype) * 16 +
+         (std::size_t{64} << 20);
+}
 
 class OperationBench {
  public:
-  OperationBench(std::int64_t sequences, std::int64_t length, std::int64_t channels, int repeats)
-      : backend_(make_cpu_backend(NumericsMode::fast)),
-        arena_(*backend_, "bench", arena_bytes(sequences * length, channels)),
-        context_{*backend_, arena_, DType::f32},
-        sequences_(sequences),
-        length_(length),
-        rows_(sequences * length),
-        channels_(channels),
-        repeats_(repeats),
-        shape_(concat(sequences, 'x', length, 'x', channels)) {}
+  explicit OperationBench(const BenchSetup& setup)
+      : setup_(setup),
+        backend_(make_backend(setup.device, NumericsMode::fast)),
+        arena_(*backend_, "bench", arena_bytes(setup)),
+        random_(*backend_, setup.dtype),
+        gradients_(*backend_, setup.dtype == DType::bf16 ? DType::f32 : setup.dtype),
+        context_{*backend_, arena_, setup.dtype},
+        rows_(setup.sequences * setup.length),
+        channels_(setup.channels),
+        shape_(concat(setup.sequences, 'x', setup.length, 'x', setup.channels)) {}
 
   std::vector<OpMeasurement> run() {
     for (const FilterKind kind : {FilterKind::fixed, FilterKind::headwise, FilterKind::lowrank}) {
       convolution({kind, 4, 16, 16, true});
     }
     matmul();
-    attention();
+    for (const std::int64_t width : {32, 64, 128}) attention(width);
     elementwise();
     return std::move(results_);
   }
 
  private:
-  static std::size_t arena_bytes(std::int64_t rows, std::int64_t channels) {
-    return static_cast<std::size_t>(std::max<std::int64_t>(rows, 1024) * channels) * 4 * 16 +
-           (std::size_t{64} << 20);
-  }
+  double element() const { return static_cast<double>(size_of(setup_.dtype)); }
 
   Tensor random(std::initializer_list<std::int64_t> shape) {
     Tensor t = context_.take(shape);
-    const RandomStream stream(++draws_, "bench");
-    for (std::int64_t i = 0; i < t.size(); ++i) {
-      t.data<float>()[i] = static_cast<float>(0.1 * stream.normal(static_cast<std::uint64_t>(i)));
-    }
+    random_.fill(t);
     return t;
   }
-
-  Tensor indices(const std::function<std::int64_t(std::int64_t)>& value) {
-    Tensor t = arena_.take(DType::i32, {rows_});
+  Tensor gradient(std::initializer_list<std::int64_t> shape) {
+    Tensor t = context_.take_statistics(shape);
+    gradients_.fill(t);
+    return t;
+  }
+  template <class Value>
+  Tensor indices(Value&& value) {
+    std::vector<std::int32_t> host(static_cast<std::size_t>(rows_));
     for (std::int64_t i = 0; i < rows_; ++i) {
-      t.data<std::int32_t>()[i] = static_cast<std::int32_t>(value(i));
+      host[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(value(i));
     }
+    Tensor t = arena_.take(DType::i32, {rows_});
+    backend_->copy(t, Tensor(host.data(), DType::i32, DeviceKind::cpu, {rows_}));
     return t;
   }
 
   void add(const std::string& name, double bytes, double flops, const std::function<void()>& run) {
-    const double seconds = median_seconds(repeats_, run);
+    const double seconds = backend_->seconds_of(setup_.repeats, run);
     results_.push_back({name, shape_, seconds, bytes, flops, copy_seconds(bytes) / seconds});
   }
 
-  // Seconds of a memcpy that reads and writes `bytes` in all.
+  // Seconds of a copy that reads and writes `bytes` in all.
   double copy_seconds(double bytes) {
-    const auto half = static_cast<std::size_t>(bytes / 2);
-    copy_source_.resize(half, 1);
-    copy_target_.resize(half, 2);
-    return median_seconds(repeats_,
-                          [&] { std::memcpy(copy_target_.data(), copy_source_.data(), half); });
+    const ArenaScope scope(arena_);
+    const auto half = static_cast<std::int64_t>(bytes / 8) + 1;
+    Tensor source = arena_.take(DType::f32, {half}), target = arena_.take(DType::f32, {half});
+    return backend_->seconds_of(setup_.repeats, [&] { backend_->copy(target, source); });
   }
 
   void convolution(const ConvShape& shape) {
     const ArenaScope scope(arena_);
     const char* kind = shape.kind == FilterKind::fixed      ? "static"
-                       : shape.kind == FilterKind::headwise ? "headwise"
-                                                            : "lowrank";
-    const std::int64_t generated = generated_columns(shape, channels_);
+                       : shape.kind == FilterKind::headwise ? "headwise H16"
+                                                            : "lowrank R16";
+    const std::int64_t made = generated_columns(shape, channels_);
+    if (shape.kind == FilterKind::headwise && channels_ % shape.head_size != 0) return;
     Tensor x = random({rows_, channels_}), dy = random({rows_, channels_});
-    Tensor y = context_.take({rows_, channels_}), dx = context_.take({rows_, channels_});
+    Tensor y = context_.take({rows_, channels_});
+    ConvGradients g;
+    g.dx = context_.take({rows_, channels_});
     ConvFilters filters{
         random({shape.width, channels_}), random({shape.filter_rank, shape.width, channels_}), {}};
-    Tensor dgenerated;
-    if (generated > 0) {
-      filters.generated = random({rows_, generated});
-      dgenerated = context_.take({rows_, generated});
+    if (made > 0) {
+      filters.generated = random({rows_, made});
+      g.dgenerated = context_.take({rows_, made});
     }
-    Tensor ds = random({shape.width, channels_});
-    Tensor du = random({shape.filter_rank, shape.width, channels_});
+    g.ds = gradient({shape.width, channels_});
+    g.du = gradient({shape.filter_rank, shape.width, channels_});
+    const std::int64_t length = setup_.length;
     const ConvRows rows{
-        sequences_,
-        length_,
-        indices([&](std::int64_t i) { return std::min<std::int64_t>(i % length_, 7); }),
+        setup_.sequences,
+        length,
+        indices([&](std::int64_t i) { return std::min<std::int64_t>(i % length, 7); }),
         {}};
-    const double moved = 4.0 * static_cast<double>(rows_);  // bytes of one column
-    const auto columns = static_cast<double>(channels_), made = static_cast<double>(generated);
-    const double taps = 2.0 * static_cast<double>(rows_ * shape.width * channels_);
+    const double column = element() * static_cast<double>(rows_);  // bytes
+    const auto width = static_cast<double>(channels_), more = static_cast<double>(made);
     const double depth =
         shape.kind == FilterKind::lowrank ? 1.0 + static_cast<double>(shape.filter_rank) : 1.0;
+    const double taps = 2.0 * static_cast<double>(rows_ * shape.width * channels_) * depth;
     const std::string name = std::string("conv ") + kind;
-    add(name + " forward", moved * (2 * columns + made), taps * depth,
+    add(name + " forward", column * (2 * width + more), taps,
         [&] { ops::conv_forward(context_, y, x, filters, shape, rows); });
-    add(name + " backward input", moved * (3 * columns + 2 * made), 2 * taps * depth, [&] {
-      ops::conv_backward_input(context_, dx, dgenerated, {}, dy, x, filters, shape, rows);
+    add(name + " backward input", column * (3 * width + 2 * more), 2 * taps, [&] {
+      ops::conv_backward_input(context_, g.dx, g.dgenerated, {}, dy, x, filters, shape, rows);
     });
-    add(name + " backward weight", moved * (2 * columns + made), taps * depth,
-        [&] { ops::conv_backward_weight(context_, ds, du, dy, x, filters, shape, rows); });
+    add(name + " backward weight", column * (2 * width + more), taps,
+        [&] { ops::conv_backward_weight(context_, g.ds, g.du, dy, x, filters, shape, rows); });
+    add(name + " backward", column * (3 * width + 2 * more), 3 * taps,
+        [&] { ops::conv_backward(context_, g, dy, x, filters, shape, rows); });
   }
 
   void matmul() {
     const ArenaScope scope(arena_);
     Tensor a = random({rows_, channels_}), b = random({channels_, channels_});
-    Tensor c = context_.take({rows_, channels_});
+    Tensor c = context_.take({rows_, channels_}), db = gradient({channels_, channels_});
     const double flops = 2.0 * static_cast<double>(rows_ * channels_ * channels_);
-    const double bytes = 4.0 * static_cast<double>(2 * rows_ * channels_ + channels_ * channels_);
+    const double bytes =
+        element() * static_cast<double>(2 * rows_ * channels_ + channels_ * channels_);
     add("matmul", bytes, flops,
         [&] { ops::matmul(context_, c, a, Transpose::no, b, Transpose::yes); });
-    const auto fixed = make_cpu_backend(NumericsMode::invariant);
-    const Context invariant{*fixed, arena_, DType::f32};
-    add("matmul, fixed order", bytes, flops,
-        [&] { ops::matmul(invariant, c, a, Transpose::no, b, Transpose::yes); });
+    add("matmul into a gradient", bytes, flops,
+        [&] { ops::matmul(context_, db, c, Transpose::yes, a, Transpose::no, Accumulate::yes); });
+    const auto fixed = make_backend(setup_.device, NumericsMode::invariant);
+    fixed->synchronize();
+    const Context invariant{*fixed, arena_, setup_.dtype};
+    backend_->synchronize();
+    const double seconds = fixed->seconds_of(
+        setup_.repeats, [&] { ops::matmul(invariant, c, a, Transpose::no, b, Transpose::yes); });
+    results_.push_back(
+        {"matmul, fixed order", shape_, seconds, bytes, flops, copy_seconds(bytes) / seconds});
   }
 
-  void attention() {
-    constexpr std::int64_t kWidth = 32;
-    if (channels_ % kWidth != 0) return;
+  // Whole windows, and the same with documents of a quarter of a window.
+  void attention(std::int64_t width) {
+    if (channels_ % width != 0 || (width > 32 && setup_.device == DeviceKind::cpu)) return;
     const ArenaScope scope(arena_);
-    const AttentionShape shape{sequences_, length_, channels_ / kWidth, channels_ / kWidth, kWidth};
+    AttentionShape shape{setup_.sequences, setup_.length, channels_ / width, channels_ / width,
+                         width};
     Tensor q = random({rows_, channels_}), k = random({rows_, channels_});
     Tensor v = random({rows_, channels_}), dout = random({rows_, channels_});
     Tensor out = context_.take({rows_, channels_}), dq = context_.take({rows_, channels_});
     Tensor dk = context_.take({rows_, channels_}), dv = context_.take({rows_, channels_});
-    Tensor lse = context_.take({rows_, shape.query_heads});
+    Tensor lse = context_.take_statistics({rows_, shape.query_heads});
     Tensor starts = indices([](std::int64_t) { return 0; });
-    const double flops = 2.0 * static_cast<double>(rows_ * channels_ * (length_ + 1));
-    const double bytes = 16.0 * static_cast<double>(rows_ * channels_);
-    add("attention forward, K 32", bytes, flops,
-        [&] { ops::attention_forward(context_, out, lse, q, k, v, starts, shape); });
-    add("attention backward, K 32", 2 * bytes, 2.5 * flops, [&] {
-      ops::attention_backward(context_, dq, dk, dv, dout, q, k, v, out, lse, starts, shape);
-    });
+    const double flops = 2.0 * static_cast<double>(rows_ * channels_ * (setup_.length + 1));
+    const double bytes = 4 * element() * static_cast<double>(rows_ * channels_);
+    for (const bool one_document : {true, false}) {
+      shape.one_document = one_document;
+      const std::string name =
+          concat("attention K ", width, one_document ? ", whole windows" : ", documents allowed");
+      add(name + ", forward", bytes, flops,
+          [&] { ops::attention_forward(context_, out, lse, q, k, v, starts, shape); });
+      add(name + ", backward", 2 * bytes, 2.5 * flops, [&] {
+        ops::attention_backward(context_, dq, dk, dv, dout, q, k, v, out, lse, starts, shape);
+      });
+      if (setup_.device == DeviceKind::cpu) return;
+    }
   }
 
   void elementwise() {
     const ArenaScope scope(arena_);
     Tensor x = random({rows_, channels_}), z = random({rows_, channels_});
-    Tensor y = context_.take({rows_, channels_}), rstd = context_.take({rows_, 1});
-    Tensor weight = random({channels_});
-    const double bytes = 4.0 * static_cast<double>(rows_ * channels_);
+    Tensor y = context_.take({rows_, channels_}), w = context_.take({rows_, channels_});
+    Tensor rstd = context_.take_statistics({rows_, 1});
+    Tensor weight = random({channels_}), dweight = gradient({channels_});
+    const double bytes = element() * static_cast<double>(rows_ * channels_);
+    const double wide = element() == 8 ? 8 : 4;
+    add("add", 3 * bytes, 0, [&] { ops::add(context_, y, x, z); });
     add("rmsnorm forward", 2 * bytes, 0,
         [&] { ops::rmsnorm_forward(context_, y, rstd, x, weight, 1e-5); });
+    add("rmsnorm backward input", 3 * bytes, 0,
+        [&] { ops::rmsnorm_backward_input(context_, y, z, x, rstd, weight); });
+    add("rmsnorm backward weight", 2 * bytes, 0,
+        [&] { ops::rmsnorm_backward_weight(context_, dweight, z, x, rstd); });
     add("swiglu forward", 3 * bytes, 0, [&] { ops::swiglu_forward(context_, y, x, z); });
+    add("swiglu backward", 5 * bytes, 0, [&] { ops::swiglu_backward(context_, y, w, z, x, z); });
+    Tensor positions = indices([&](std::int64_t i) { return i % setup_.length; });
+    if (channels_ % 64 == 0) {
+      add("rope", 2 * bytes, 0,
+          [&] { ops::rope(context_, y, positions, 64, 1e4, RopeDirection::forward); });
+    }
+    random_.fill(y);
+    Tensor statistics = context_.take_statistics({rows_, 3});
+    Tensor targets = indices([&](std::int64_t i) { return i * 7919 % channels_; });
+    add("softmax statistics", bytes, 0,
+        [&] { ops::softmax_statistics(context_, statistics, y, targets, 0); });
+    add("cross-entropy backward", 2 * bytes, 0,
+        [&] { ops::cross_entropy_backward(context_, y, statistics, targets, 0, 1e-5); });
+    Tensor dtable = gradient({channels_, channels_});
+    add("embedding backward", bytes + 2 * wide * static_cast<double>(channels_ * channels_), 0,
+        [&] { ops::embedding_backward(context_, dtable, x, targets); });
   }
 
+  BenchSetup setup_;
   std::unique_ptr<Backend> backend_;
   Arena arena_;
+  RandomTensors random_, gradients_;
   Context context_;
-  std::int64_t sequences_, length_, rows_, channels_;
-  int repeats_;
+  std::int64_t rows_, channels_;
   std::string shape_;
-  std::uint64_t draws_ = 0;
-  std::vector<char> copy_source_, copy_target_;
   std::vector<OpMeasurement> results_;
 };
 
 }  // namespace
 
-std::vector<OpMeasurement> bench_operations(std::int64_t sequences, std::int64_t length,
-                                            std::int64_t channels, int repeats) {
-  return OperationBench(sequences, length, channels, repeats).run();
+std::vector<OpMeasurement> bench_operations(const BenchSetup& setup) {
+  return OperationBench(setup).run();
+}
+
+Ceilings measure_ceilings(DeviceKind device, DType dtype) {
+  const auto backend = make_backend(device, NumericsMode::fast);
+  const bool gpu = device == DeviceKind::cuda;
+  const std::int64_t copied = std::int64_t{1} << (gpu ? 30 : 24);  // bytes
+  const std::int64_t side = gpu ? 8192 : 1024;
+  Ceilings ceilings{};
+  {
+    const OwnedTensor from(*backend, DType::f32, {copied / 4}),
+        to(*backend, DType::f32, {copied / 4});
+    const double seconds = backend->seconds_of(9, [&] { backend->copy(to.view(), from.view()); });
+    ceilings.copy_bytes_per_s = 2 * static_cast<double>(copied) / seconds;
+  }
+  const OwnedTensor a(*backend, dtype, {side, side}), b(*backend, dtype, {side, side});
+  const OwnedTensor c(*backend, dtype, {side, side});
+  RandomTensors random(*backend, dtype);
+  random.fill(a.view());
+  random.fill(b.view());
+  const double seconds = backend->seconds_of(9, [&] {
+    backend->matmul(c.view(), a.view(), Transpose::no, b.view(), Transpose::yes, Accumulate::no);
+  });
+  const auto n = static_cast<double>(side);
+  ceilings.matmul_flops_per_s = 2 * n * n * n / seconds;
+  return ceilings;
 }
 
 }  // namespace convoy

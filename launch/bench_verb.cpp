@@ -6,6 +6,7 @@
 #include "core/cpu/matmul_library.h"
 #include "launch/bench.h"
 #include "launch/environment.h"
+#include "launch/run_device.h"
 #include "launch/verbs.h"
 
 namespace convoy {
@@ -16,25 +17,54 @@ using Json = nlohmann::ordered_json;
 struct BenchOptions {
   std::int64_t sequences = 8, length = 256, channels = 352;
   int repeats = 15;
+  std::string device = "auto", dtype;
   std::string config;
   std::vector<std::string> overrides;
   bool json = false;
 };
 
-Json machine() {
-  return {{"device", "cpu"},
-          {"hardware", hardware_name()},
-          {"matmul_library", std::string(cpu::matmul_library_name())},
-          {"threads", 1},
-          {"git", source_revision()},
-          {"when", utc_now()}};
+Json machine(DeviceKind device) {
+  const auto backend = make_backend(device, NumericsMode::fast);
+  Json json = {{"device", std::string(backend->name())}, {"hardware", describe_device(*backend)}};
+  if (device == DeviceKind::cpu) {
+    json["matmul_library"] = std::string(cpu::matmul_library_name());
+    json["threads"] = 1;
+  }
+  json["git"] = source_revision();
+  json["when"] = utc_now();
+  return json;
+}
+
+Json ceilings_json(const Ceilings& c) {
+  return {{"copy_bytes_per_s", c.copy_bytes_per_s}, {"matmul_flops_per_s", c.matmul_flops_per_s}};
+}
+
+DeviceKind device_named(const std::string& name) {
+  RunConfig config;
+  config.train.device = name;
+  return device_of_run(config);
+}
+
+DType dtype_named(const std::string& name, DeviceKind device) {
+  RunConfig config;
+  config.train.precision = !name.empty() ? name : (device == DeviceKind::cuda ? "bf16" : "f32");
+  return dtype_of_run(config);
 }
 
 void run_operations(const BenchOptions& o) {
-  const auto results = bench_operations(o.sequences, o.length, o.channels, o.repeats);
-  Json json = machine();
+  const DeviceKind device = device_named(o.device);
+  const DType dtype = dtype_named(o.dtype, device);
+  const Ceilings ceilings = measure_ceilings(device, dtype);
+  const auto results =
+      bench_operations({device, dtype, o.sequences, o.length, o.channels, o.repeats});
+  Json json = machine(device);
+  json["dtype"] = std::string(name_of(dtype));
+  json["ceilings"] = ceilings_json(ceilings);
   if (!o.json) {
-    fmt::print("{:<28} {:>14} {:>12} {:>9} {:>9} {:>12}\n", "operation", "shape", "microseconds",
+    fmt::print("{}\na large copy moves {:.0f} GB/s, a large matmul does {:.1f} TFLOP/s\n",
+               json["hardware"].get<std::string>(), ceilings.copy_bytes_per_s / 1e9,
+               ceilings.matmul_flops_per_s / 1e12);
+    fmt::print("{:<44} {:>14} {:>12} {:>9} {:>9} {:>12}\n", "operation", "shape", "microseconds",
                "GB/s", "GFLOP/s", "of copy speed");
   }
   for (const auto& r : results) {
@@ -46,7 +76,7 @@ void run_operations(const BenchOptions& o) {
                                   {"flops_per_s", r.flops / r.seconds},
                                   {"copy_fraction", r.copy_fraction}});
     if (!o.json) {
-      fmt::print("{:<28} {:>14} {:>12.1f} {:>9.2f} {:>9.1f} {:>11.0f}%\n", r.name, r.shape,
+      fmt::print("{:<44} {:>14} {:>12.1f} {:>9.2f} {:>9.1f} {:>11.0f}%\n", r.name, r.shape,
                  r.seconds * 1e6, gigabytes, gigaflops, 100 * r.copy_fraction);
     }
   }
@@ -54,9 +84,12 @@ void run_operations(const BenchOptions& o) {
 }
 
 void run_step(const BenchOptions& o) {
-  const RunConfig config = read_config(o.config, o.overrides);
+  RunConfig config = read_config(o.config, o.overrides);
+  if (o.device != "auto") config.train.device = o.device;
   const StepMeasurement result = bench_step(config, o.repeats);
-  Json json = machine();
+  Json json = machine(device_of_run(config));
+  json["precision"] = config.train.precision;
+  json["deterministic"] = config.deterministic;
   json["architecture"] = config.model.label();
   json["micro_batch"] = config.train.micro_batch;
   json["seq_len"] = config.model.seq_len;
@@ -64,6 +97,7 @@ void run_step(const BenchOptions& o) {
   json["tokens_per_s"] = result.tokens_per_s;
   json["model_gflops_per_s"] = result.flops_per_s / 1e9;
   json["loss"] = result.loss;
+  json["arena_bytes"] = result.arena_bytes;
   if (o.json) return fmt::print("{}\n", json.dump(2));
   fmt::print("{}: {:.2f} ms a step of {} x {} tokens, {:.0f} tokens/s, {:.1f} model GFLOP/s\n",
              config.model.label(), result.seconds * 1e3, config.train.micro_batch,
@@ -86,9 +120,13 @@ void add_bench_verb(CLI::App& app) {
   step->add_option("config", o->config, "TOML file")->required();
   step->add_option("--set", o->overrides, "key=value, may be repeated");
   step->callback([o] { run_step(*o); });
+  operations->add_option("--dtype", o->dtype, "f64, f32 or bf16; f32 on a CPU, bf16 on a GPU")
+      ->check(CLI::IsMember({"f64", "f32", "bf16"}));
   for (auto* verb : {operations, step}) {
     verb->add_option("--repeats", o->repeats, "measurements; the median counts")
         ->check(CLI::PositiveNumber);
+    verb->add_option("--device", o->device, "auto, cpu or cuda")
+        ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
     verb->add_flag("--json", o->json, "print JSON");
   }
 }

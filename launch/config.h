@@ -27,6 +27,7 @@ struct TrainConfig {
   std::int64_t micro_batch = 8;        // sequences
   std::int64_t seed = 0;
   std::string precision = "f32";  // f64 | f32 | bf16
+  std::string device = "auto";    // auto (a GPU where there is one) | cpu | cuda
 };
 
 struct OptimizerConfig {
@@ -80,6 +81,7 @@ struct RunConfig {
   ParallelConfig parallel;
   TrainConfig train;
   NumericsMode numerics = NumericsMode::fast;
+  bool deterministic = true;  // false: a GPU may give up equal bits from run to run for speed
   OptimizerConfig optimizer;
   LrScheduleConfig lr_schedule;
   DataConfig data;

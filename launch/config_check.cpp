@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "launch/config.h"
+#include "launch/run_device.h"
 #include "models/accounting.h"
 
 namespace convoy {
@@ -47,8 +48,13 @@ class RunChecker {
     require(p.recompute_blocks >= 0 && p.recompute_blocks <= c_.model.n_layers,
             "parallel.recompute_blocks is ", p.recompute_blocks,
             "; use 0 to n_layers = ", c_.model.n_layers);
-    require(c_.train.precision != "bf16",
+    require(c_.train.device != "cuda" || cuda_device_count() > 0,
+            "train.device = \"cuda\", but there is no GPU here or the program was built without "
+            "CUDA; use \"cpu\" or \"auto\"");
+    require(c_.train.precision != "bf16" || device_of_run(c_) == DeviceKind::cuda,
             "train.precision = \"bf16\" needs a CUDA device; use \"f32\" on a CPU");
+    require(ranks_ == 1 || device_of_run(c_) == DeviceKind::cpu, ranks_,
+            " ranks on GPUs are not available yet; start one rank, or set train.device = \"cpu\"");
   }
 
   void check_length() {
@@ -144,6 +150,7 @@ class RunChecker {
             "without parallel.recompute = \"block\"");
     ignored("eval.every", !c_.data.val.empty(), "without data.val");
     ignored("eval.batches", !c_.data.val.empty(), "without data.val");
+    ignored("numerics.deterministic", device_of_run(c_) == DeviceKind::cuda, "on a CPU");
     ignored("data.mix", c_.data.train.size() > 1, "with one training file");
   }
 

@@ -50,9 +50,11 @@ void visit_fields(Config&& c, Visitor& visitor) {
   visitor("micro_batch", c.train.micro_batch);
   visitor("seed", c.train.seed);
   visitor("precision", c.train.precision, Names{"f64", "f32", "bf16"});
+  visitor("device", c.train.device, Names{"auto", "cpu", "cuda"});
 
   visitor.section("numerics");
   visitor("mode", c.numerics, Names{"fast", "invariant"});
+  visitor("deterministic", c.deterministic);
 
   visitor.section("optimizer");
   visitor("name", c.optimizer.name, Names{"adamw"});

@@ -40,6 +40,8 @@ const BatchView& DeviceBatch::load(const Batch& batch) {
   CHECK(batch.sequences == view_.sequences && batch.length == view_.length, "a batch of ",
         batch.sequences, " x ", batch.length, " for one of ", view_.sequences, " x ", view_.length);
   std::vector<std::int32_t> reach(batch.document_start.size());
+  view_.one_document = std::all_of(batch.document_start.begin(), batch.document_start.end(),
+                                   [](std::int32_t start) { return start == 0; });
   for (std::size_t i = 0; i < reach.size(); ++i) {
     const auto position = static_cast<std::int32_t>(static_cast<std::int64_t>(i) % view_.length);
     reach[i] = std::min(position - batch.document_start[i], kMaxConvWidth - 1);

@@ -3,9 +3,9 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include "core/cpu/cpu_backend.h"
 #include "launch/evaluator.h"
 #include "launch/run_checkpoint.h"
+#include "launch/run_device.h"
 #include "launch/verbs.h"
 #include "parallel/mpi.h"
 
@@ -22,7 +22,7 @@ void run_eval(const EvalArguments& arguments, const MpiEnvironment& mpi) {
   const auto checkpoint = Checkpoint::open(arguments.checkpoint);
   const RunConfig config = config_of_checkpoint(checkpoint);
   const auto world = mpi.world();
-  const auto backend = make_cpu_backend(config.numerics);
+  const auto backend = backend_of_run(config);
   const TokenFile file(arguments.data.empty() ? config.data.val : arguments.data);
   if (file.vocabulary() > config.model.vocab) {
     throw Error(concat(file.path(), " has a vocabulary of ", file.vocabulary(),
@@ -30,8 +30,8 @@ void run_eval(const EvalArguments& arguments, const MpiEnvironment& mpi) {
                        "; tokenise the text with the model's tokenizer"));
   }
   const ValidationWindows windows(file, config.model.seq_len, parse_pack(config.data.pack));
-  ModelInstance instance(*backend, config.model, dtype_of_run(config), arguments.micro_batch,
-                         recompute_blocks_of(config), 0);
+  ModelInstance instance(*backend, config.model, dtype_to_run(config, backend->device()),
+                         arguments.micro_batch, recompute_blocks_of(config), 0);
   load_parameters(checkpoint, instance.store());
   const EvalResult result = Evaluator(instance, *world, windows, arguments.batches).run();
   if (world->rank() != 0) return;

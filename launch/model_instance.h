@@ -9,14 +9,15 @@ namespace convoy {
 // Bytes that one training micro-batch takes from the arena, measured by running the model's own
 // code without computing.
 std::size_t measure_arena(const ModelConfig& model, DType dtype, std::int64_t sequences,
-                          std::int64_t recompute_blocks);
+                          std::int64_t recompute_blocks, DeviceKind device = DeviceKind::cpu);
 std::int64_t recompute_blocks_of(const RunConfig& config);
 
 class ModelInstance {
  public:
   // Parameters are allocated and initialised from the seed.
   ModelInstance(Backend& backend, const ModelConfig& model, DType dtype, std::int64_t sequences,
-                std::int64_t recompute_blocks, std::uint64_t seed);
+                std::int64_t recompute_blocks, std::uint64_t seed,
+                MasterWeights masters = MasterWeights::no);
 
   Context context() { return {backend_, arena_, dtype_}; }
   Backend& backend() { return backend_; }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <vector>
 
 #include "launch/config.h"
 #include "models/parameters.h"
@@ -26,11 +27,20 @@ class Optimizer {
 
   Tensor moment1(const Parameter& parameter) const { return part(moment1_.view(), parameter); }
   Tensor moment2(const Parameter& parameter) const { return part(moment2_.view(), parameter); }
+  void set_moments(const Parameter& parameter, const Tensor& moment1, const Tensor& moment2);
   Control control() const;  // a copy on the host
   void set_control(const Control& control);
 
  private:
   static Tensor part(const Tensor& flat, const Parameter& parameter);
+
+  // Neighbouring parameters with the same decay, updated as one: the gaps between them hold zeros
+  // and stay so.
+  struct Span {
+    std::int64_t first, count;  // elements of the flat buffers
+    double decay;
+  };
+  std::vector<Span> spans() const;
 
   Backend& backend_;
   ParameterStore& store_;

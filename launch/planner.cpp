@@ -22,7 +22,8 @@ MemoryPlan plan_memory(const RunConfig& config, const DeviceSpec& device,
   memory.gradients = (parameters + tied_table) * state_bytes;
   memory.optimizer = 2 * parameters * state_bytes;
   memory.activations = static_cast<double>(
-      measure_arena(config.model, dtype, config.train.micro_batch, recompute_blocks_of(config)));
+      measure_arena(config.model, dtype, config.train.micro_batch, recompute_blocks_of(config),
+                    gpu ? DeviceKind::cuda : DeviceKind::cpu));
   return memory;
 }
 

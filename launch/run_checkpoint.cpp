@@ -59,7 +59,7 @@ void save_run_checkpoint(CheckpointWriter& writer, const RunConfig& config,
                          const TrainingState& state, ParameterStore& store, Optimizer& optimizer,
                          const TokenFile& data) {
   std::vector<TensorRecord> records;
-  for (const auto& p : store.all()) records.push_back({"parameters/" + p.name, p.value});
+  for (const auto& p : store.all()) records.push_back({"parameters/" + p.name, p.exact()});
   for (const auto& p : store.all()) {
     records.push_back({"moment1/" + p.name, optimizer.moment1(p)});
     records.push_back({"moment2/" + p.name, optimizer.moment2(p)});
@@ -72,19 +72,32 @@ void save_run_checkpoint(CheckpointWriter& writer, const RunConfig& config,
 
 namespace {
 
-// Through host memory, because the parameter may live on a device.
-void load_tensor(const Checkpoint& checkpoint, const std::string& name, const Tensor& target) {
-  std::vector<std::byte> host(target.bytes());
-  const Tensor staged(host.data(), target.dtype(), DeviceKind::cpu, target.shape());
-  checkpoint.read(name, staged);
-  CHECK(target.device() == DeviceKind::cpu, "loading ", name, " to a device");
-  std::copy(host.begin(), host.end(), static_cast<std::byte*>(target.data()));
-}
+// A stored tensor in host memory, in the dtype it was stored in.
+class HostTensor {
+ public:
+  HostTensor(const Checkpoint& checkpoint, const std::string& name, const Tensor& like)
+      : bytes_(static_cast<std::size_t>(like.size()) * size_of(checkpoint.tensor(name).dtype)),
+        view_(bytes_.data(), checkpoint.tensor(name).dtype, DeviceKind::cpu, like.shape()) {
+    checkpoint.read(name, view_);
+  }
+  const Tensor& view() const { return view_; }
+
+ private:
+  std::vector<std::byte> bytes_;
+  Tensor view_;
+};
 
 }  // namespace
 
+// Weights of a bf16 run are stored as their f32 masters; a model that only runs takes the rounding.
 void load_parameters(const Checkpoint& checkpoint, ParameterStore& store) {
-  for (const auto& p : store.all()) load_tensor(checkpoint, "parameters/" + p.name, p.value);
+  for (const auto& p : store.all()) {
+    const HostTensor host(checkpoint, "parameters/" + p.name, p.exact());
+    const DType stored = host.view().dtype();
+    CHECK(stored == p.exact().dtype() || (stored == DType::f32 && p.value.dtype() == DType::bf16),
+          p.name, " is stored in ", name_of(stored), " and wanted in ", name_of(p.exact().dtype()));
+    store.set(p, host.view());
+  }
 }
 
 TrainingState load_run_checkpoint(const std::filesystem::path& path, const RunConfig& config,
@@ -96,8 +109,8 @@ TrainingState load_run_checkpoint(const std::filesystem::path& path, const RunCo
   }
   load_parameters(checkpoint, store);
   for (const auto& p : store.all()) {
-    load_tensor(checkpoint, "moment1/" + p.name, optimizer.moment1(p));
-    load_tensor(checkpoint, "moment2/" + p.name, optimizer.moment2(p));
+    optimizer.set_moments(p, HostTensor(checkpoint, "moment1/" + p.name, p.exact()).view(),
+                          HostTensor(checkpoint, "moment2/" + p.name, p.exact()).view());
   }
   const Json json = Json::parse(checkpoint.text(kState));
   Optimizer::Control control{};

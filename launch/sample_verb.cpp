@@ -1,9 +1,9 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
-#include "core/cpu/cpu_backend.h"
 #include "data/tokenizer.h"
 #include "launch/run_checkpoint.h"
+#include "launch/run_device.h"
 #include "launch/sampler.h"
 #include "launch/verbs.h"
 
@@ -24,8 +24,8 @@ void run_sample(const SampleArguments& arguments) {
   const auto checkpoint = Checkpoint::open(arguments.checkpoint);
   const RunConfig config = config_of_checkpoint(checkpoint);
   const auto tokenizer = tokenizer_of_checkpoint(checkpoint);
-  const auto backend = make_cpu_backend(config.numerics);
-  ModelInstance instance(*backend, config.model, dtype_of_run(config), 1, 0, 0);
+  const auto backend = backend_of_run(config);
+  ModelInstance instance(*backend, config.model, dtype_to_run(config, backend->device()), 1, 0, 0);
   load_parameters(checkpoint, instance.store());
   const auto prompt = tokenizer->encode(arguments.prompt);
   if (prompt.empty()) throw Error("--prompt is empty; give at least one character");

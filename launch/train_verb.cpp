@@ -1,6 +1,6 @@
 #include <CLI/CLI.hpp>
 
-#include "core/cpu/cpu_backend.h"
+#include "launch/run_device.h"
 #include "launch/stop_signal.h"
 #include "launch/trainer.h"
 #include "launch/verbs.h"
@@ -31,7 +31,7 @@ int run_train(const TrainArguments& arguments, const MpiEnvironment& mpi) {
     options.resume = arguments.resume;
   }
   install_stop_signals();
-  const auto backend = make_cpu_backend(config.numerics);
+  const auto backend = backend_of_run(config);
   Trainer trainer(config, options, *backend, *world);
   return trainer.run() == RunStatus::interrupted ? kInterruptedExitCode : 0;
 }

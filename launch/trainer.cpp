@@ -4,9 +4,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include "core/cpu/matmul_library.h"
 #include "launch/environment.h"
 #include "launch/lr_schedule.h"
+#include "launch/run_device.h"
 #include "launch/stop_signal.h"
 #include "models/accounting.h"
 
@@ -36,7 +36,8 @@ Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& 
       steps_(total_steps(config)),
       data_(data_options(config)),
       instance_(backend, config.model, dtype_of_run(config), config.train.micro_batch,
-                recompute_blocks_of(config), static_cast<std::uint64_t>(config.train.seed)),
+                recompute_blocks_of(config), static_cast<std::uint64_t>(config.train.seed),
+                MasterWeights::yes),
       optimizer_(backend, instance_.store(), config.optimizer),
       gradients_(config_, instance_, ranks, data_),
       progress_(config, role()) {
@@ -85,9 +86,11 @@ void Trainer::announce() {
   const double epochs =
       static_cast<double>(steps_ * config_.train.batch_tokens / config_.model.seq_len) /
       static_cast<double>(data_.windows_per_epoch());
-  progress_.note(fmt::format("{} windows of {} tokens an epoch, {:.2f} epochs; matmul {}",
-                             data_.windows_per_epoch(), config_.model.seq_len, epochs,
-                             cpu::matmul_library_name()));
+  progress_.note(fmt::format("{} windows of {} tokens an epoch, {:.2f} epochs",
+                             data_.windows_per_epoch(), config_.model.seq_len, epochs));
+  progress_.note(fmt::format("{}{} on {}", config_.train.precision,
+                             config_.deterministic ? "" : ", not deterministic,",
+                             describe_device(instance_.backend())));
 }
 
 RunStatus Trainer::run() {

@@ -28,7 +28,7 @@ Attention::Attention(ParameterStore& store, const ModelConfig& model, const std:
 }
 
 AttentionShape Attention::shape(const BatchView& batch) const {
-  return {batch.sequences, batch.length, query_heads_, kv_heads_, head_width_};
+  return {batch.sequences, batch.length, query_heads_, kv_heads_, head_width_, batch.one_document};
 }
 
 // Norm, where there is one, and rotation in place: nothing else needs the tensor before it.
@@ -53,7 +53,7 @@ Tensor Attention::forward(const Context& context, const BatchView& batch, Tensor
   saved.q = rotated(context, batch, q, q_norm_, saved.q_norm);
   saved.k = rotated(context, batch, k, k_norm_, saved.k_norm);
   saved.out = context.take({x.rows(), q.cols()});
-  saved.log_sum_exp = context.take({x.rows(), query_heads_});
+  saved.log_sum_exp = context.take_statistics({x.rows(), query_heads_});
   ops::attention_forward(context, saved.out, saved.log_sum_exp, saved.q, saved.k, v,
                          batch.document_start, shape(batch));
   o_.forward(context, batch, saved.out, saved.o);
@@ -62,8 +62,7 @@ Tensor Attention::forward(const Context& context, const BatchView& batch, Tensor
 
 void Attention::backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
                                Saved& saved) const {
-  o_.prepare_backward(context, saved.o);
-  ops::copy(context, saved.o.doutputs[0], dy);
+  o_.prepare_backward(context, saved.o, dy);
   Tensor dout = context.take({dy.rows(), saved.out.cols()});
   o_.backward_input(context, batch, dout, saved.o);
 

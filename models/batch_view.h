@@ -12,6 +12,7 @@ struct BatchView {
   Tensor positions;                // i32 [B*T], within the window
   Tensor document_start;           // i32 [B*T], position where the row's document starts
   Tensor reach;                    // i32 [B*T], rows a tap may look back (at most 7)
+  bool one_document = false;       // promised: document_start is 0 everywhere
 
   std::int64_t rows() const { return sequences * length; }
 };

@@ -19,8 +19,8 @@ void Block::run_forward(const Context& context, const BatchView& batch, Tensor y
   const Tensor x = saved.input;
   Tensor h = attention_norm_.forward(context, x, saved.attention_norm);
   Tensor middle = context.take({x.rows(), x.cols()});
-  ops::add(context, middle, x, attention_.forward(context, batch, h, saved.attention));
-  h = mlp_norm_.forward(context, middle, saved.mlp_norm);
+  const Tensor attended = attention_.forward(context, batch, h, saved.attention);
+  h = mlp_norm_.forward_sum(context, middle, x, attended, saved.mlp_norm);
   ops::add(context, y, middle, mlp_.forward(context, batch, h, saved.mlp));
 }
 
@@ -42,13 +42,11 @@ void Block::backward_input(const Context& context, const BatchView& batch, Tenso
   Tensor dh = context.take({rows, width});
   Tensor dmiddle = context.take({rows, width});
   mlp_.backward_input(context, batch, dh, dy, saved.mlp);
-  mlp_norm_.backward_input(context, dmiddle, dh, saved.mlp_norm);
-  ops::add(context, dmiddle, dmiddle, dy);
+  mlp_norm_.backward_input_add(context, dmiddle, dh, dy, saved.mlp_norm);
 
   Tensor dh_attention = context.take({rows, width});
   attention_.backward_input(context, batch, dh_attention, dmiddle, saved.attention);
-  attention_norm_.backward_input(context, dx, dh_attention, saved.attention_norm);
-  ops::add(context, dx, dx, dmiddle);
+  attention_norm_.backward_input_add(context, dx, dh_attention, dmiddle, saved.attention_norm);
 }
 
 void Block::backward_weight(const Context& context, const BatchView& batch, Saved& saved) const {

@@ -21,7 +21,7 @@ class Head {
   Tensor logits(const Context& context, Tensor hidden) const;  // [rows, V]
 
  private:
-  std::int64_t chunk_rows() const;
+  std::int64_t chunk_rows(const Context& context) const;
 
   const Parameter* weight_;
   const Tensor* gradient_;

@@ -25,8 +25,7 @@ Tensor Mlp::forward(const Context& context, const BatchView& batch, Tensor x, Sa
 
 void Mlp::backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
                          Saved& saved) const {
-  down_.prepare_backward(context, saved.down);
-  ops::copy(context, saved.down.doutputs[0], dy);
+  down_.prepare_backward(context, saved.down, dy);
   Tensor dactivation = context.take({dy.rows(), saved.activation.cols()});
   down_.backward_input(context, batch, dactivation, saved.down);
 

@@ -22,10 +22,27 @@ class RmsNorm {
 
   Tensor forward(const Context& context, Tensor x, Saved& saved) const {
     saved.input = x;
-    saved.rstd = context.take({x.rows(), x.cols() / weight_->size()});
+    saved.rstd = context.take_statistics({x.rows(), x.cols() / weight_->size()});
     Tensor y = context.take({x.rows(), x.cols()});
     ops::rmsnorm_forward(context, y, saved.rstd, x, weight_->value, epsilon_);
     return y;
+  }
+
+  // The norm of sum = a + b, which is set.
+  Tensor forward_sum(const Context& context, Tensor sum, Tensor a, Tensor b, Saved& saved) const {
+    saved.input = sum;
+    saved.rstd = context.take_statistics({sum.rows(), sum.cols() / weight_->size()});
+    Tensor y = context.take({sum.rows(), sum.cols()});
+    ops::add_rmsnorm_forward(context, sum, y, saved.rstd, a, b, weight_->value, epsilon_);
+    return y;
+  }
+
+  // dx = residual + what comes back through the norm.
+  void backward_input_add(const Context& context, Tensor dx, Tensor dy, Tensor residual,
+                          Saved& saved) const {
+    saved.dy = dy;
+    ops::rmsnorm_backward_input_add(context, dx, dy, saved.input, saved.rstd, weight_->value,
+                                    residual);
   }
 
   void backward_input(const Context& context, Tensor dx, Tensor dy, Saved& saved) const {

@@ -1,6 +1,7 @@
 #include "models/parameters.h"
 
 #include <algorithm>
+#include <thread>
 #include <utility>
 
 #include "core/backend.h"
@@ -44,7 +45,7 @@ std::int64_t Parameter::size() const {
 Parameter& ParameterStore::declare(std::string name, std::vector<std::int64_t> shape,
                                    Initializer initializer, WeightDecay decay, Adjacent adjacent) {
   CHECK(backend_ == nullptr, name, " is declared after the parameters were laid out");
-  parameters_.push_back({std::move(name), std::move(shape), initializer, decay, 0, {}, {}});
+  parameters_.push_back({std::move(name), std::move(shape), initializer, decay, 0, {}, {}, {}});
   Parameter& parameter = parameters_.back();
   parameter.offset = adjacent == Adjacent::yes ? extent_ : aligned(extent_);
   extent_ = parameter.offset + parameter.size();
@@ -56,7 +57,7 @@ Tensor& ParameterStore::declare_second_gradient(Parameter& parameter) {
   return second_gradients_.back().tensor;
 }
 
-void ParameterStore::allocate(Backend& backend, DType dtype) {
+void ParameterStore::allocate(Backend& backend, DType dtype, MasterWeights masters) {
   backend_ = &backend;
   const DType gradient_dtype = dtype == DType::f64 ? DType::f64 : DType::f32;
   gradient_extent_ = aligned(extent_);
@@ -66,25 +67,50 @@ void ParameterStore::allocate(Backend& backend, DType dtype) {
   }
   values_ = OwnedTensor(backend, dtype, {aligned(extent_)});
   gradients_ = OwnedTensor(backend, gradient_dtype, {gradient_extent_});
+  if (dtype == DType::bf16 && masters == MasterWeights::yes) {
+    masters_ = OwnedTensor(backend, DType::f32, {aligned(extent_)});
+  }
   for (auto& parameter : parameters_) {
     parameter.value = view_of(values_.view(), parameter.offset, parameter.shape);
     parameter.gradient = view_of(gradients_.view(), parameter.offset, parameter.shape);
+    if (masters_.view().empty()) continue;
+    parameter.master = view_of(masters_.view(), parameter.offset, parameter.shape);
   }
   for (auto& second : second_gradients_) {
     second.tensor = view_of(gradients_.view(), second.offset, second.parameter->shape);
   }
 }
 
+// A rank on a CPU is one thread; one that drives a GPU has the cores of the host to itself.
 void ParameterStore::initialize(std::uint64_t seed) {
+  constexpr std::int64_t kShare = std::int64_t{1} << 16;  // elements worth a thread
+  const unsigned cores = backend_->device() == DeviceKind::cpu
+                             ? 1
+                             : std::clamp(std::thread::hardware_concurrency(), 1u, 32u);
   for (auto& parameter : parameters_) {
     const RandomStream random(seed, parameter.name);
     std::vector<double> host(static_cast<std::size_t>(parameter.size()));
-    for (std::size_t i = 0; i < host.size(); ++i) {
-      host[i] = initial_value(parameter, random, static_cast<std::int64_t>(i));
+    const auto fill = [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        host[static_cast<std::size_t>(i)] = initial_value(parameter, random, i);
+      }
+    };
+    const std::int64_t threads =
+        std::clamp<std::int64_t>(parameter.size() / kShare, 1, static_cast<std::int64_t>(cores));
+    const std::int64_t share = (parameter.size() + threads - 1) / threads;
+    std::vector<std::jthread> helpers;
+    for (std::int64_t i = 1; i < threads; ++i) {
+      helpers.emplace_back(fill, i * share, std::min((i + 1) * share, parameter.size()));
     }
-    backend_->convert(parameter.value,
-                      Tensor(host.data(), DType::f64, DeviceKind::cpu, parameter.shape));
+    fill(0, std::min(share, parameter.size()));
+    helpers.clear();
+    set(parameter, Tensor(host.data(), DType::f64, DeviceKind::cpu, parameter.shape));
   }
+}
+
+void ParameterStore::set(const Parameter& parameter, const Tensor& host) const {
+  backend_->convert(parameter.exact(), host);
+  if (!parameter.master.empty()) backend_->convert(parameter.value, parameter.master);
 }
 
 std::int64_t ParameterStore::count() const {

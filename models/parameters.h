@@ -34,10 +34,15 @@ struct Parameter {
   WeightDecay decay;
   std::int64_t offset = 0;  // elements from the start of the flat buffers
   Tensor value;             // in the dtype of the run
+  Tensor master;            // f32, of which a bf16 value is the rounding; absent where not kept
   Tensor gradient;          // f32; f64 in an f64 run
 
   std::int64_t size() const;
+  const Tensor& exact() const { return master.empty() ? value : master; }
 };
+
+// Whether f32 weights are kept beside bf16 ones, for training.
+enum class MasterWeights : bool { no, yes };
 
 class ParameterStore {
  public:
@@ -51,14 +56,17 @@ class ParameterStore {
   // tensor is valid after allocate(). It is added to the parameter's gradient once a step.
   Tensor& declare_second_gradient(Parameter& parameter);
 
-  void allocate(Backend& backend, DType dtype);
+  void allocate(Backend& backend, DType dtype, MasterWeights masters = MasterWeights::no);
   void initialize(std::uint64_t seed);
+  // Sets a parameter from host memory, in any floating dtype.
+  void set(const Parameter& parameter, const Tensor& host) const;
 
   std::deque<Parameter>& all() { return parameters_; }
   const std::deque<Parameter>& all() const { return parameters_; }
   std::int64_t count() const;  // of all parameters
 
   Tensor values() const { return values_.view(); }
+  Tensor masters() const { return masters_.view(); }      // empty where none are kept
   Tensor gradients() const { return gradients_.view(); }  // second accumulators included
   void zero_gradients();
   void add_second_gradients();
@@ -78,7 +86,7 @@ class ParameterStore {
   std::int64_t extent_ = 0;           // elements of the flat value buffer, gaps included
   std::int64_t gradient_extent_ = 0;  // the same with second accumulators
   Backend* backend_ = nullptr;
-  OwnedTensor values_, gradients_;
+  OwnedTensor values_, masters_, gradients_;
 };
 
 }  // namespace convoy

@@ -121,33 +121,55 @@ void Projection::prepare_backward(const Context& context, Saved& saved) const {
   }
 }
 
+void Projection::prepare_backward(const Context& context, Saved& saved, Tensor dy) const {
+  CHECK(outputs_.size() == 1, outputs_.size(), " outputs share one gradient");
+  saved.doutputs[0] = dy;
+  saved.djoined = convolves(outputs_[0].conv) ? context.take({saved.input.rows(), columns_}) : dy;
+}
+
+// Where both parts run together, so do those of the convolutions.
 void Projection::backward_input(const Context& context, const BatchView& batch, Tensor dx,
                                 Saved& saved) const {
+  saved.taps_done = context.parts == BackwardParts::together;
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
     const Output& output = outputs_[i];
     if (!convolves(output.conv)) continue;
-    Tensor dgenerated;
+    ConvGradients g = tap_gradients(output);
+    g.dx = convolved(output, saved.djoined);
     if (output.generated_columns > 0) {
-      dgenerated = saved.djoined.column_range(output.generated_column, output.generated_columns);
+      g.dgenerated = saved.djoined.column_range(output.generated_column, output.generated_columns);
     }
-    ops::conv_backward_input(context, convolved(output, saved.djoined), dgenerated, {},
-                             saved.doutputs[i], convolved(output, saved.joined),
-                             filters(output, saved.joined), output.conv, rows_of(batch));
+    const Tensor x = convolved(output, saved.joined);
+    if (saved.taps_done) {
+      ops::conv_backward(context, g, saved.doutputs[i], x, filters(output, saved.joined),
+                         output.conv, rows_of(batch));
+    } else {
+      ops::conv_backward_input(context, g.dx, g.dgenerated, {}, saved.doutputs[i], x,
+                               filters(output, saved.joined), output.conv, rows_of(batch));
+    }
   }
   ops::matmul(context, dx, saved.djoined, Transpose::no, joined_weight(), Transpose::no);
+}
+
+ConvGradients Projection::tap_gradients(const Output& output) const {
+  ConvGradients gradients;
+  gradients.ds = output.s->gradient;
+  if (output.u != nullptr) gradients.du = output.u->gradient;
+  return gradients;
 }
 
 void Projection::backward_weight(const Context& context, const BatchView& batch,
                                  Saved& saved) const {
   ops::matmul(context, joined_gradient(), saved.djoined, Transpose::yes, saved.input, Transpose::no,
               Accumulate::yes);
+  if (saved.taps_done) return;
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
     const Output& output = outputs_[i];
     if (!convolves(output.conv)) continue;
-    ops::conv_backward_weight(context, output.s->gradient,
-                              output.u != nullptr ? output.u->gradient : Tensor{},
-                              saved.doutputs[i], convolved(output, saved.joined),
-                              filters(output, saved.joined), output.conv, rows_of(batch));
+    const ConvGradients g = tap_gradients(output);
+    ops::conv_backward_weight(context, g.ds, g.du, saved.doutputs[i],
+                              convolved(output, saved.joined), filters(output, saved.joined),
+                              output.conv, rows_of(batch));
   }
 }
 

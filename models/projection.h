@@ -34,6 +34,7 @@ class Projection {
     Tensor joined, djoined;                    // [rows, C]
     std::array<Tensor, kMaxOutputs> outputs;   // [rows, D_out] each
     std::array<Tensor, kMaxOutputs> doutputs;  // where the caller writes their gradients
+    bool taps_done = false;                    // U and s have their gradients already
   };
 
   // Declares `<prefix><site>.weight` and, where convolved, `<prefix><site>.conv.{A|G,U,s}`.
@@ -43,6 +44,9 @@ class Projection {
   void forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
   // Provides saved.doutputs, to be filled before backward_input.
   void prepare_backward(const Context& context, Saved& saved) const;
+  // The same for a projection with one output whose gradient is there: dy is not copied, and must
+  // stay until backward_weight.
+  void prepare_backward(const Context& context, Saved& saved, Tensor dy) const;
   void backward_input(const Context& context, const BatchView& batch, Tensor dx,
                       Saved& saved) const;
   void backward_weight(const Context& context, const BatchView& batch, Saved& saved) const;
@@ -66,6 +70,7 @@ class Projection {
   Tensor joined_gradient() const;
   Tensor convolved(const Output& output, const Tensor& joined) const;  // the output's columns
   ConvFilters filters(const Output& output, const Tensor& joined) const;
+  ConvGradients tap_gradients(const Output& output) const;  // of s and U
   static ConvRows rows_of(const BatchView& batch);
 
   std::int64_t inputs_ = 0;   // D_in

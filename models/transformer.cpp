@@ -56,8 +56,10 @@ void Transformer::train(const Context& context, const BatchView& batch, Tensor l
   backward(context, batch, dy, dx, saved);
 }
 
-void Transformer::backward(const Context& context, const BatchView& batch, Tensor dhidden,
+void Transformer::backward(const Context& outer, const BatchView& batch, Tensor dhidden,
                            Tensor dx_scratch, Saved& saved) const {
+  Context context = outer;
+  context.parts = BackwardParts::together;
   Tensor dy = dhidden;
   Tensor dx = dx_scratch;
   for (std::size_t i = blocks_.size(); i-- > 0;) {

@@ -37,7 +37,7 @@ class Transformer {
   };
 
   Tensor hidden(const Context& context, const BatchView& batch, Saved& saved) const;
-  void backward(const Context& context, const BatchView& batch, Tensor dhidden, Tensor dx_scratch,
+  void backward(const Context& outer, const BatchView& batch, Tensor dhidden, Tensor dx_scratch,
                 Saved& saved) const;
 
   ModelConfig model_;

@@ -62,8 +62,8 @@ class CpuBackend : public Backend {
   void add_sum_of_squares(Tensor sum, Tensor x) override;
   void decide_update(Tensor control, Tensor sum_of_squares, Tensor loss,
                      const UpdateRules& rules) override;
-  void adamw(Tensor value, Tensor moment1, Tensor moment2, Tensor gradient, Tensor control,
-             const AdamWSettings& settings) override;
+  void adamw(Tensor value, Tensor master, Tensor moment1, Tensor moment2, Tensor gradient,
+             Tensor control, const AdamWSettings& settings) override;
 
  private:
   NumericsMode mode_;

@@ -27,18 +27,19 @@ void CpuBackend::decide_update(Tensor control, Tensor sum_of_squares, Tensor los
                         *loss.data<double>(), rules);
 }
 
-void CpuBackend::adamw(Tensor value, Tensor moment1, Tensor moment2, Tensor gradient,
+void CpuBackend::adamw(Tensor value, Tensor master, Tensor moment1, Tensor moment2, Tensor gradient,
                        Tensor control, const AdamWSettings& settings) {
   const double* c = control.data<double>();
   if (c[StepControl::skip] != 0) return;
-  dispatch_real(value.dtype(), [&]<class T>() {
+  const Tensor exact = master.empty() ? value : master;
+  dispatch_real(exact.dtype(), [&]<class T>() {
     const T correction1 =
         static_cast<T>(1.0 / (1.0 - std::pow(settings.beta1, c[StepControl::adam_steps])));
     const T correction2 =
         static_cast<T>(1.0 / (1.0 - std::pow(settings.beta2, c[StepControl::adam_steps])));
     const T rate = static_cast<T>(c[StepControl::learning_rate]);
     const T scale = static_cast<T>(c[StepControl::update_scale]);
-    T* x = value.data<T>();
+    T* x = exact.data<T>();
     T* m = moment1.data<T>();
     T* v = moment2.data<T>();
     const T* g = gradient.data<T>();
@@ -48,6 +49,7 @@ void CpuBackend::adamw(Tensor value, Tensor moment1, Tensor moment2, Tensor grad
                     static_cast<T>(settings.weight_decay), rate, correction1, correction2);
     }
   });
+  if (!master.empty()) convert(value, master);
 }
 
 }  // namespace convoy

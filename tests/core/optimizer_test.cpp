@@ -69,7 +69,7 @@ TEST(AdamW, FollowsItsFormulaForSeveralSteps) {
       c[StepControl::learning_rate] = 0.1;
       c[StepControl::adam_steps] = step;
       c[StepControl::update_scale] = 0.5;
-      bench.backend().adamw(x, m, v, g, control.view(), {0.9, 0.95, 1e-8, 0.1});
+      bench.backend().adamw(x, {}, m, v, g, control.view(), {0.9, 0.95, 1e-8, 0.1});
       for (std::size_t i = 0; i < kSize; ++i) {
         const double gradient = 0.5 * at(g, 0, static_cast<std::int64_t>(i));
         em[i] = 0.9 * em[i] + 0.1 * gradient;
@@ -91,7 +91,7 @@ TEST(AdamW, ASkippedStepTouchesNothing) {
   OwnedTensor control(bench.backend(), DType::f64, {StepControl::kCount});
   control.view().data<double>()[StepControl::learning_rate] = 1;
   control.view().data<double>()[StepControl::skip] = 1;
-  bench.backend().adamw(x, m, v, g, control.view(), {0.9, 0.95, 1e-8, 0.1});
+  bench.backend().adamw(x, {}, m, v, g, control.view(), {0.9, 0.95, 1e-8, 0.1});
   EXPECT_EQ(before, (std::vector{values(x), values(m), values(v)}));
 }
 

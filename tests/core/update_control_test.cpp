@@ -100,7 +100,7 @@ TEST(AdamW, ASkippedStepLeavesEveryBitThoughGradientsAreNotFinite) {
     EXPECT_TRUE(std::isnan(sum));
     const auto before = std::vector{values(x), values(m), values(v)};
     o.decide(sum, 1, {1, 0});
-    bench.backend().adamw(x, m, v, g, o.control.view(), {0.9, 0.95, 1e-8, 0.1});
+    bench.backend().adamw(x, {}, m, v, g, o.control.view(), {0.9, 0.95, 1e-8, 0.1});
     EXPECT_EQ(before, (std::vector{values(x), values(m), values(v)}));
   }
 }
@@ -124,7 +124,7 @@ void expect_reference(DType dtype) {
     double squares = 0;
     for (const double element : values(g)) squares += element * element;
     o.decide(squares, 1, {.clip = 2, .spike_factor = 0});
-    bench.backend().adamw(x, m, v, g, o.control.view(), settings);
+    bench.backend().adamw(x, {}, m, v, g, o.control.view(), settings);
     ASSERT_EQ(o[StepControl::skip], bad ? 1 : 0);
     if (bad) continue;
     ++good;

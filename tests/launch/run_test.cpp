@@ -31,7 +31,8 @@ class Run : public testing::Test {
     return launcher + kConvoy + " train " + kSource +
            "/launch/configs/tiny.toml --set data.train=" + path("text.h5") +
            " --set data.val=" + path("text.h5") +
-           " --set eval.batches=4 --set train.steps=40 --output " + path(output) + " " + more;
+           " --set eval.batches=4 --set train.steps=40 --set train.device=cpu --output " +
+           path(output) + " " + more;
   }
   ProcessResult train(const std::string& output, const std::string& more = "", int ranks = 1) {
     return run_shell(train_command(output, more, ranks));

@@ -1,0 +1,26 @@
+#include "core/backend.h"
+
+#include <algorithm>
+#include <chrono>
+#include <vector>
+
+namespace convoy {
+
+double Backend::seconds_of(int repeats, const std::function<void()>& body) {
+  using Clock = std::chrono::steady_clock;
+  CHECK(repeats > 0, repeats, " measurements");
+  body();
+  synchronize();
+  std::vector<double> seconds;
+  for (int i = 0; i < repeats; ++i) {
+    const auto start = Clock::now();
+    body();
+    synchronize();
+    seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  const auto middle = seconds.begin() + repeats / 2;
+  std::nth_element(seconds.begin(), middle, seconds.end());
+  return *middle;
+}
+
+}  // namespace convoy

@@ -1,0 +1,140 @@
+// CudaBackend: the operations on one NVIDIA GPU, in f64, f32 and bf16 (arithmetic in f32). All work
+// goes in order through one stream; every sum has a fixed order, so a run gives the same bits again
+// on the same kind of card with the same libraries. Parts lie in one file per family of operations.
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "core/backend.h"
+
+namespace convoy {
+
+namespace cuda {
+
+// Memory for what lives inside one operation. Grows until the first step has run, then stays;
+// operations follow each other on one stream, so each may use it from its beginning.
+class Workspace {
+ public:
+  explicit Workspace(cudaStream_t stream) : stream_(stream) {}
+  ~Workspace();
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  void* take(std::size_t bytes);
+  template <class T>
+  T* take(std::int64_t count) {
+    return static_cast<T*>(take(static_cast<std::size_t>(count) * sizeof(T)));
+  }
+  // Call first in an operation: room for `bytes` in all, starting afresh.
+  void begin(std::size_t bytes);
+  std::size_t capacity() const { return capacity_; }
+
+ private:
+  cudaStream_t stream_;
+  std::byte* data_ = nullptr;
+  std::size_t capacity_ = 0, used_ = 0;
+};
+
+// Pieces of tensors of one dtype, listed in device memory.
+struct PieceTable {
+  std::vector<std::pair<void*, std::int64_t>> tensors;  // whose pieces they are
+  void* device = nullptr;
+  std::int64_t pieces = 0;
+
+  PieceTable() = default;
+  ~PieceTable();
+  PieceTable(const PieceTable&) = delete;
+  PieceTable& operator=(const PieceTable&) = delete;
+};
+
+class MatmulLibrary;
+class FlashAttention;
+
+}  // namespace cuda
+
+class CudaBackend final : public Backend {
+ public:
+  CudaBackend(NumericsMode mode, int device, Deterministic deterministic);
+  ~CudaBackend() override;
+
+  std::string_view name() const override { return "cuda"; }
+  DeviceKind device() const override { return DeviceKind::cuda; }
+
+  void* allocate_zeroed(std::size_t bytes) override;
+  void deallocate(void* data, std::size_t bytes) noexcept override;
+  void copy(Tensor destination, Tensor source) override;
+  void convert(Tensor destination, Tensor source) override;
+  void fill(Tensor destination, double value) override;
+  void synchronize() override;
+  double seconds_of(int repeats, const std::function<void()>& body) override;
+
+  void add(Tensor y, Tensor a, Tensor b) override;
+  void add_scaled(Tensor y, Tensor x, double scale) override;
+  void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b,
+              Accumulate accumulate) override;
+
+  void rmsnorm_forward(Tensor y, Tensor rstd, Tensor x, Tensor weight, double epsilon) override;
+  void rmsnorm_backward_input(Tensor dx, Tensor dy, Tensor x, Tensor rstd, Tensor weight) override;
+  void rmsnorm_backward_weight(Tensor dweight, Tensor dy, Tensor x, Tensor rstd) override;
+  void add_rmsnorm_forward(Tensor sum, Tensor y, Tensor rstd, Tensor a, Tensor b, Tensor weight,
+                           double epsilon) override;
+  void rmsnorm_backward_input_add(Tensor dx, Tensor dy, Tensor x, Tensor rstd, Tensor weight,
+                                  Tensor residual) override;
+  void rope(Tensor x, Tensor positions, std::int64_t head_width, double theta,
+            RopeDirection direction) override;
+
+  void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v,
+                         Tensor document_start, const AttentionShape& shape) override;
+  void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor q, Tensor k,
+                          Tensor v, Tensor out, Tensor log_sum_exp, Tensor document_start,
+                          const AttentionShape& shape) override;
+
+  void swiglu_forward(Tensor y, Tensor gate, Tensor up) override;
+  void swiglu_backward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) override;
+
+  void embedding_forward(Tensor y, Tensor table, Tensor tokens) override;
+  void embedding_backward(Tensor dtable, Tensor dy, Tensor tokens) override;
+  void softmax_statistics(Tensor statistics, Tensor logits, Tensor targets,
+                          std::int64_t first_class) override;
+  void cross_entropy_losses(Tensor losses, Tensor statistics, Tensor targets) override;
+  void cross_entropy_backward(Tensor logits, Tensor statistics, Tensor targets,
+                              std::int64_t first_class, double scale) override;
+
+  void conv_forward(Tensor y, Tensor x, const ConvFilters& filters, const ConvShape& shape,
+                    const ConvRows& rows) override;
+  void conv_backward_input(Tensor dx, Tensor dgenerated, Tensor dhalo, Tensor dy, Tensor x,
+                           const ConvFilters& filters, const ConvShape& shape,
+                           const ConvRows& rows) override;
+  void conv_backward_weight(Tensor ds, Tensor du, Tensor dy, Tensor x, const ConvFilters& filters,
+                            const ConvShape& shape, const ConvRows& rows) override;
+  void conv_backward(const ConvGradients& gradients, Tensor dy, Tensor x,
+                     const ConvFilters& filters, const ConvShape& shape,
+                     const ConvRows& rows) override;
+
+  void add_sum_of_squares(Tensor sum, Tensor x) override;
+  void add_sums_of_squares(Tensor sum, std::span<const Tensor> tensors) override;
+  void decide_update(Tensor control, Tensor sum_of_squares, Tensor loss,
+                     const UpdateRules& rules) override;
+  void adamw(Tensor value, Tensor master, Tensor moment1, Tensor moment2, Tensor gradient,
+             Tensor control, const AdamWSettings& settings) override;
+
+ private:
+  void convert_on_device(Tensor destination, Tensor source);
+  const double* rope_frequencies(std::int64_t head_width, double theta);
+
+  NumericsMode mode_;
+  int device_;
+  cudaStream_t stream_ = nullptr;
+  std::unique_ptr<cuda::Workspace> workspace_;
+  std::unique_ptr<cuda::MatmulLibrary> matmul_;
+  std::unique_ptr<cuda::FlashAttention> flash_;
+  cuda::PieceTable squares_;  // of the tensors whose squares were summed last
+  std::map<std::pair<std::int64_t, double>, double*> frequencies_;  // owned device memory
+};
+
+}  // namespace convoy

@@ -1,0 +1,139 @@
+// Embedding. The gradient of a table row is the sum over the rows of dy that held its token; to add
+// them in a fixed order without atomics, rows are sorted by token first (stably, so each token's
+// rows stay in order). Long runs are cut into pieces that are summed side by side.
+#include <cstdio>
+#include <cub/device/device_radix_sort.cuh>
+
+#include "core/cuda/cuda_backend.h"
+#include "core/cuda/elements.cuh"
+
+namespace convoy {
+namespace cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kPiece = 64;  // rows of one token summed by one block
+
+template <class T>
+__global__ void gather_kernel(Rows<T> y, Rows<const T> table, const std::int32_t* tokens,
+                              std::int64_t vocabulary, std::int64_t columns) {
+  const std::int32_t token = tokens[blockIdx.x];
+  if (token < 0 || token >= vocabulary) {
+    printf("token %d at row %d is outside the vocabulary of %lld\n", token, blockIdx.x,
+           static_cast<long long>(vocabulary));
+    __trap();
+  }
+  const T* from = table.row(token);
+  T* to = y.row(blockIdx.x);
+  for (std::int64_t j = threadIdx.x; j < columns; j += kThreads) to[j] = from[j];
+}
+
+__global__ void count_rows_kernel(std::int32_t* index, std::int32_t rows) {
+  const std::int32_t i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < rows) index[i] = i;
+}
+
+// starts[i] = the place where the run of equal tokens that holds i begins.
+__global__ void run_starts_kernel(std::int32_t* starts, const std::int32_t* sorted,
+                                  std::int32_t rows) {
+  const std::int32_t i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= rows) return;
+  const std::int32_t token = sorted[i];
+  std::int32_t low = 0, high = i;  // the first place whose token is not smaller
+  while (low < high) {
+    const std::int32_t middle = (low + high) / 2;
+    if (sorted[middle] < token) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  starts[i] = low;
+}
+
+// Sums each piece (kPiece places of the sorted order, cut where the token changes) and leaves the
+// sum at the piece's last place in sums [rows, columns].
+template <class T>
+__global__ void sum_pieces_kernel(Wide<T>* sums, Rows<const T> dy, const std::int32_t* index,
+                                  const std::int32_t* starts, std::int32_t rows,
+                                  std::int64_t columns) {
+  const std::int32_t begin = blockIdx.x * kPiece;
+  const std::int32_t end = min(begin + kPiece, rows);
+  for (std::int64_t j = threadIdx.x; j < columns; j += kThreads) {
+    Wide<T> sum = 0;
+    for (std::int32_t i = begin; i < end; ++i) {
+      sum += widen(dy.row(index[i])[j]);
+      const bool last = i + 1 == end || starts[i + 1] == i + 1;
+      if (!last) continue;
+      sums[i * columns + j] = sum;
+      sum = 0;
+    }
+  }
+}
+
+// Block i: where a run ends at i, adds the sums of its pieces, in order, to the table row.
+template <class W>
+__global__ void add_runs_kernel(Rows<W> dtable, const W* sums, const std::int32_t* sorted,
+                                const std::int32_t* starts, std::int32_t rows,
+                                std::int64_t columns) {
+  const std::int32_t i = blockIdx.x;
+  if (i + 1 < rows && starts[i + 1] != i + 1) return;
+  const std::int32_t begin = starts[i];
+  for (std::int64_t j = threadIdx.x; j < columns; j += kThreads) {
+    W sum = 0;
+    for (std::int32_t end = (begin / kPiece + 1) * kPiece; end <= i; end += kPiece) {
+      sum += sums[(end - 1) * columns + j];
+    }
+    sum += sums[i * columns + j];
+    dtable.row(sorted[i])[j] += sum;
+  }
+}
+
+}  // namespace
+}  // namespace cuda
+
+void CudaBackend::embedding_forward(Tensor y, Tensor table, Tensor tokens) {
+  using namespace cuda;
+  if (y.size() == 0) return;
+  dispatch_element(y.dtype(), [&]<class T>() {
+    gather_kernel<T><<<static_cast<unsigned>(y.rows()), kThreads, 0, stream_>>>(
+        rows_of<T>(y), read_rows<T>(table), tokens.data<std::int32_t>(), table.rows(), y.cols());
+  });
+  check_launch();
+}
+
+void CudaBackend::embedding_backward(Tensor dtable, Tensor dy, Tensor tokens) {
+  using namespace cuda;
+  if (dy.size() == 0) return;
+  const auto rows = static_cast<std::int32_t>(dy.rows());
+  int bits = 1;
+  while ((std::int64_t{1} << bits) < dtable.rows()) ++bits;
+  std::size_t sort_bytes = 0;
+  const std::int32_t* none = nullptr;
+  CUDA_CHECK(cub::DeviceRadixSort::SortPairs(
+      nullptr, sort_bytes, none, static_cast<std::int32_t*>(nullptr), none,
+      static_cast<std::int32_t*>(nullptr), rows, 0, bits, stream_));
+  const std::size_t wide = dy.dtype() == DType::f64 ? 8 : 4;
+  workspace_->begin(sort_bytes + dy.size() * wide + 4 * (rows * sizeof(std::int32_t) + 256) + 512);
+  auto* index = workspace_->take<std::int32_t>(rows);
+  auto* sorted = workspace_->take<std::int32_t>(rows);
+  auto* order = workspace_->take<std::int32_t>(rows);
+  auto* starts = workspace_->take<std::int32_t>(rows);
+  void* sort_memory = workspace_->take(sort_bytes);
+  const auto blocks = static_cast<unsigned>(ceil_div(rows, 256));
+  count_rows_kernel<<<blocks, 256, 0, stream_>>>(index, rows);
+  CUDA_CHECK(cub::DeviceRadixSort::SortPairs(sort_memory, sort_bytes, tokens.data<std::int32_t>(),
+                                             sorted, index, order, rows, 0, bits, stream_));
+  run_starts_kernel<<<blocks, 256, 0, stream_>>>(starts, sorted, rows);
+  dispatch_element(dy.dtype(), [&]<class T>() {
+    using W = Wide<T>;
+    W* sums = workspace_->take<W>(dy.size());
+    sum_pieces_kernel<T><<<static_cast<unsigned>(ceil_div(rows, kPiece)), kThreads, 0, stream_>>>(
+        sums, read_rows<T>(dy), order, starts, rows, dy.cols());
+    add_runs_kernel<W><<<static_cast<unsigned>(rows), kThreads, 0, stream_>>>(
+        rows_of<W>(dtable), sums, sorted, starts, rows, dy.cols());
+  });
+  check_launch();
+}
+
+}  // namespace convoy

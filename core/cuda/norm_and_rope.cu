@@ -1,0 +1,315 @@
+// RMSNorm and rotary positions. A warp takes one group of channels of one row and keeps it in
+// registers, so a sum needs no shared memory and a group of up to 1,024 bf16 is read once.
+#include <cmath>
+
+#include "core/cuda/cuda_backend.h"
+#include "core/cuda/elements.cuh"
+#include "core/cuda/partial_sums.cuh"
+#include "core/cuda/reductions.cuh"
+
+namespace convoy {
+namespace cuda {
+namespace {
+
+constexpr int kWarps = 8;  // of a block
+
+struct Groups {
+  std::int64_t count, width;
+  int per_row;
+
+  __device__ std::int64_t row(std::int64_t group) const { return group / per_row; }
+  __device__ std::int64_t column(std::int64_t group) const { return group % per_row * width; }
+};
+
+// The group of the calling warp, or none.
+__device__ inline std::int64_t group_of_warp() {
+  return blockIdx.x * std::int64_t{kWarps} + threadIdx.x / kWarp;
+}
+
+// How many packs of a group a lane may hold in registers; wider groups are read again.
+constexpr int kHeld = 4;
+
+// Calls run(k, j) for each of a lane's packs of a group: k is the number of the pack where it is
+// held, else -1; j its first channel in the group.
+template <int V, class Function>
+__device__ inline void for_each_pack(std::int64_t width, Function&& run) {
+  const int lane = threadIdx.x % kWarp;
+#pragma unroll
+  for (int k = 0; k < kHeld; ++k) {
+    const std::int64_t j = (std::int64_t{k} * kWarp + lane) * V;
+    if (j < width) run(k, j);
+  }
+  for (std::int64_t j = (std::int64_t{kHeld} * kWarp + lane) * V; j < width; j += kWarp * V) {
+    run(-1, j);
+  }
+}
+
+// y = norm of x, or of sum = x + b where b is given.
+template <class T, int V, bool Adds>
+__global__ void norm_forward_kernel(Rows<T> y, Rows<Wide<T>> rstd, Rows<const T> x, Rows<T> sum,
+                                    Rows<const T> b, const T* weight, Groups groups,
+                                    Wide<T> epsilon) {
+  using W = Wide<T>;
+  const std::int64_t group = group_of_warp();
+  if (group >= groups.count) return;
+  const std::int64_t row = groups.row(group), column = groups.column(group);
+  Pack<T, V> held[kHeld];
+  W squares = 0;
+  for_each_pack<V>(groups.width, [&](int k, std::int64_t j) {
+    auto pack = load_pack<V>(x.row(row) + column + j);
+    if (Adds) {
+      const auto other = load_pack<V>(b.row(row) + column + j);
+#pragma unroll
+      for (int e = 0; e < V; ++e) {
+        pack.element[e] = narrow<T>(widen(pack.element[e]) + widen(other.element[e]));
+      }
+      store_pack(sum.row(row) + column + j, pack);
+    }
+#pragma unroll
+    for (int e = 0; e < V; ++e) squares += widen(pack.element[e]) * widen(pack.element[e]);
+    if (k >= 0) held[k] = pack;
+  });
+  const W r = W(1) / sqrt(warp_sum(squares) / static_cast<W>(groups.width) + epsilon);
+  if (threadIdx.x % kWarp == 0) rstd.row(row)[group % groups.per_row] = r;
+  const T* again = Adds ? sum.row(row) : x.row(row);
+  for_each_pack<V>(groups.width, [&](int k, std::int64_t j) {
+    const auto pack = k >= 0 ? held[k] : load_pack<V>(again + column + j);
+    const auto w = load_pack<V>(weight + j);
+    Pack<T, V> result;
+#pragma unroll
+    for (int e = 0; e < V; ++e) {
+      result.element[e] = narrow<T>(widen(pack.element[e]) * r * widen(w.element[e]));
+    }
+    store_pack(y.row(row) + column + j, result);
+  });
+}
+
+// dx = rstd (w dy - n mean(w dy n)) with n = x rstd, plus the residual where one is given.
+template <class T, int V, bool Adds>
+__global__ void norm_backward_kernel(Rows<T> dx, Rows<const T> dy, Rows<const T> x,
+                                     Rows<const Wide<T>> rstd, const T* weight,
+                                     Rows<const T> residual, Groups groups) {
+  using W = Wide<T>;
+  const std::int64_t group = group_of_warp();
+  if (group >= groups.count) return;
+  const std::int64_t row = groups.row(group), column = groups.column(group);
+  const W r = rstd.row(row)[group % groups.per_row];
+  Pack<T, V> held_x[kHeld], held_dy[kHeld];
+  W products = 0;
+  for_each_pack<V>(groups.width, [&](int k, std::int64_t j) {
+    const auto in = load_pack<V>(x.row(row) + column + j);
+    const auto d = load_pack<V>(dy.row(row) + column + j);
+    const auto w = load_pack<V>(weight + j);
+#pragma unroll
+    for (int e = 0; e < V; ++e) {
+      products += widen(w.element[e]) * widen(d.element[e]) * widen(in.element[e]);
+    }
+    if (k >= 0) held_x[k] = in, held_dy[k] = d;
+  });
+  const W mean = warp_sum(products) * r / static_cast<W>(groups.width);
+  for_each_pack<V>(groups.width, [&](int k, std::int64_t j) {
+    const auto in = k >= 0 ? held_x[k] : load_pack<V>(x.row(row) + column + j);
+    const auto d = k >= 0 ? held_dy[k] : load_pack<V>(dy.row(row) + column + j);
+    const auto w = load_pack<V>(weight + j);
+    Pack<T, V> result, rest;
+    if (Adds) rest = load_pack<V>(residual.row(row) + column + j);
+#pragma unroll
+    for (int e = 0; e < V; ++e) {
+      const W weighted = widen(w.element[e]) * widen(d.element[e]);
+      const W own = r * (weighted - widen(in.element[e]) * r * mean);
+      result.element[e] = narrow<T>(Adds ? own + widen(rest.element[e]) : own);
+    }
+    store_pack(dx.row(row) + column + j, result);
+  });
+}
+
+constexpr int kSlices = 8;  // of the groups of a chunk, one a warp
+
+// partial[chunk, j] = sum over the groups of a chunk of dy x rstd. Block: 32 lanes of V columns by
+// kSlices; grid: column blocks by chunks.
+template <class T, int V>
+__global__ void norm_weight_kernel(Wide<T>* partial, Rows<const T> dy, Rows<const T> x,
+                                   Rows<const Wide<T>> rstd, Groups groups,
+                                   std::int64_t chunk_size) {
+  using W = Wide<T>;
+  __shared__ W sums[kSlices][kWarp * V];
+  const std::int64_t j = (blockIdx.x * std::int64_t{kWarp} + threadIdx.x) * V;
+  const std::int64_t first = blockIdx.y * chunk_size;
+  const std::int64_t last = min(first + chunk_size, groups.count);
+  W sum[V] = {};
+  if (j < groups.width) {
+    for (std::int64_t group = first + threadIdx.y; group < last; group += kSlices) {
+      const std::int64_t row = groups.row(group), column = groups.column(group) + j;
+      const auto in = load_pack<V>(x.row(row) + column);
+      const auto d = load_pack<V>(dy.row(row) + column);
+      const W r = rstd.row(row)[group % groups.per_row];
+#pragma unroll
+      for (int e = 0; e < V; ++e) sum[e] += widen(d.element[e]) * widen(in.element[e]) * r;
+    }
+  }
+#pragma unroll
+  for (int e = 0; e < V; ++e) sums[threadIdx.y][threadIdx.x * V + e] = sum[e];
+  __syncthreads();
+  if (threadIdx.y != 0 || j >= groups.width) return;
+#pragma unroll
+  for (int e = 0; e < V; ++e) {
+    W total = 0;
+    for (int slice = 0; slice < kSlices; ++slice) total += sums[slice][threadIdx.x * V + e];
+    partial[blockIdx.y * groups.width + j + e] = total;
+  }
+}
+
+// Threads by (row, pair of a head): cosine and sine serve every head of the row.
+template <class T>
+__global__ void rope_kernel(Rows<T> x, const std::int32_t* positions, std::int64_t rows, int heads,
+                            int half, const double* frequency, double sign) {
+  const std::int64_t index = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
+  if (index >= rows * half) return;
+  const std::int64_t row = index / half;
+  const int j = static_cast<int>(index % half);
+  const double turns = positions[row] * frequency[j];  // of a full circle
+  const double angle = turns - rint(turns);
+  Wide<T> sine, cosine;
+  if constexpr (sizeof(Wide<T>) == 8) {
+    sincospi(2 * angle, &sine, &cosine);
+  } else {
+    sincospif(static_cast<float>(2 * angle), &sine, &cosine);
+  }
+  sine *= static_cast<Wide<T>>(sign);
+  T* pair = x.row(row) + j;
+  for (int head = 0; head < heads; ++head, pair += 2 * half) {
+    const Wide<T> a = widen(pair[0]), b = widen(pair[half]);
+    pair[0] = narrow<T>(a * cosine - b * sine);
+    pair[half] = narrow<T>(b * cosine + a * sine);
+  }
+}
+
+Groups groups_of(const Tensor& x, std::int64_t width) {
+  const std::int64_t per_row = x.cols() / width;
+  return {x.rows() * per_row, width, static_cast<int>(per_row)};
+}
+
+unsigned blocks_of(const Groups& groups) {
+  return static_cast<unsigned>(ceil_div<std::int64_t>(groups.count, kWarps));
+}
+
+// Calls run.template operator()<T, V>() with packs of 16 bytes where they fit, else single
+// elements. Groups must begin at packs too.
+template <class Function>
+void dispatch_packs(std::int64_t width, std::initializer_list<Tensor> tensors, Function&& run) {
+  dispatch_element(tensors.begin()->dtype(), [&]<class T>() {
+    constexpr int V = 16 / sizeof(T);
+    if (width % V == 0 && packable(16, tensors)) return run.template operator()<T, V>();
+    run.template operator()<T, 1>();
+  });
+}
+
+}  // namespace
+}  // namespace cuda
+
+void CudaBackend::rmsnorm_forward(Tensor y, Tensor rstd, Tensor x, Tensor weight, double epsilon) {
+  using namespace cuda;
+  if (x.size() == 0) return;
+  const Groups groups = groups_of(x, weight.size());
+  dispatch_packs(weight.size(), {x, y, weight}, [&]<class T, int V>() {
+    norm_forward_kernel<T, V, false><<<blocks_of(groups), kWarps * kWarp, 0, stream_>>>(
+        rows_of<T>(y), rows_of<Wide<T>>(rstd), read_rows<T>(x), {}, {}, data_of<T>(weight), groups,
+        static_cast<Wide<T>>(epsilon));
+  });
+  check_launch();
+}
+
+void CudaBackend::add_rmsnorm_forward(Tensor sum, Tensor y, Tensor rstd, Tensor a, Tensor b,
+                                      Tensor weight, double epsilon) {
+  using namespace cuda;
+  if (sum.size() == 0) return;
+  const Groups groups = groups_of(sum, weight.size());
+  dispatch_packs(weight.size(), {sum, y, a, b, weight}, [&]<class T, int V>() {
+    norm_forward_kernel<T, V, true><<<blocks_of(groups), kWarps * kWarp, 0, stream_>>>(
+        rows_of<T>(y), rows_of<Wide<T>>(rstd), read_rows<T>(a), rows_of<T>(sum), read_rows<T>(b),
+        data_of<T>(weight), groups, static_cast<Wide<T>>(epsilon));
+  });
+  check_launch();
+}
+
+void CudaBackend::rmsnorm_backward_input(Tensor dx, Tensor dy, Tensor x, Tensor rstd,
+                                         Tensor weight) {
+  using namespace cuda;
+  if (x.size() == 0) return;
+  const Groups groups = groups_of(x, weight.size());
+  dispatch_packs(weight.size(), {x, dx, dy, weight}, [&]<class T, int V>() {
+    norm_backward_kernel<T, V, false><<<blocks_of(groups), kWarps * kWarp, 0, stream_>>>(
+        rows_of<T>(dx), read_rows<T>(dy), read_rows<T>(x), read_rows<Wide<T>>(rstd),
+        data_of<T>(weight), {}, groups);
+  });
+  check_launch();
+}
+
+void CudaBackend::rmsnorm_backward_input_add(Tensor dx, Tensor dy, Tensor x, Tensor rstd,
+                                             Tensor weight, Tensor residual) {
+  using namespace cuda;
+  if (x.size() == 0) return;
+  const Groups groups = groups_of(x, weight.size());
+  dispatch_packs(weight.size(), {x, dx, dy, residual, weight}, [&]<class T, int V>() {
+    norm_backward_kernel<T, V, true><<<blocks_of(groups), kWarps * kWarp, 0, stream_>>>(
+        rows_of<T>(dx), read_rows<T>(dy), read_rows<T>(x), read_rows<Wide<T>>(rstd),
+        data_of<T>(weight), read_rows<T>(residual), groups);
+  });
+  check_launch();
+}
+
+void CudaBackend::rmsnorm_backward_weight(Tensor dweight, Tensor dy, Tensor x, Tensor rstd) {
+  using namespace cuda;
+  if (x.size() == 0) return;
+  const Groups groups = groups_of(x, dweight.size());
+  constexpr std::int64_t kChunk = 256;  // groups; more where there would be many chunks
+  const std::int64_t chunk = std::max(kChunk, ceil_div<std::int64_t>(groups.count, 512));
+  const std::int64_t chunks = ceil_div(groups.count, chunk);
+  dispatch_packs(dweight.size(), {x, dy}, [&]<class T, int V>() {
+    using W = Wide<T>;
+    workspace_->begin(static_cast<std::size_t>(chunks * groups.width) * sizeof(W));
+    W* partial = workspace_->take<W>(chunks * groups.width);
+    const dim3 grid(static_cast<unsigned>(ceil_div<std::int64_t>(groups.width, kWarp * V)),
+                    static_cast<unsigned>(chunks));
+    norm_weight_kernel<T, V><<<grid, dim3(kWarp, kSlices), 0, stream_>>>(
+        partial, read_rows<T>(dy), read_rows<T>(x), read_rows<W>(rstd), groups, chunk);
+    add_partials(data_of<W>(dweight), partial, groups.width, chunks, stream_);
+  });
+  check_launch();
+}
+
+// Su et al., arXiv 2104.09864: pair (j, j + K/2) of position p turns by p * theta^(-2j/K).
+void CudaBackend::rope(Tensor x, Tensor positions, std::int64_t head_width, double theta,
+                       RopeDirection direction) {
+  using namespace cuda;
+  if (x.size() == 0) return;
+  const int half = static_cast<int>(head_width / 2);
+  const double* frequency = rope_frequencies(head_width, theta);
+  const double sign = direction == RopeDirection::forward ? 1.0 : -1.0;
+  const std::int64_t threads = x.rows() * half;
+  dispatch_element(x.dtype(), [&]<class T>() {
+    rope_kernel<T>
+        <<<static_cast<unsigned>(ceil_div<std::int64_t>(threads, 256)), 256, 0, stream_>>>(
+            rows_of<T>(x), positions.data<std::int32_t>(), x.rows(),
+            static_cast<int>(x.cols() / head_width), half, frequency, sign);
+  });
+  check_launch();
+}
+
+// theta^(-2j/K) / (2 pi), in device memory for the life of the backend.
+const double* CudaBackend::rope_frequencies(std::int64_t head_width, double theta) {
+  auto& held = frequencies_[{head_width, theta}];
+  if (held != nullptr) return held;
+  std::vector<double> host(static_cast<std::size_t>(head_width / 2));
+  for (std::size_t j = 0; j < host.size(); ++j) {
+    host[j] = std::pow(theta, -2.0 * static_cast<double>(j) / static_cast<double>(head_width)) /
+              (2 * M_PI);
+  }
+  void* data = nullptr;
+  CUDA_CHECK(cudaMalloc(&data, host.size() * sizeof(double)));
+  held = static_cast<double*>(data);
+  CUDA_CHECK(cudaMemcpy(held, host.data(), host.size() * sizeof(double), cudaMemcpyHostToDevice));
+  return held;
+}
+
+}  // namespace convoy

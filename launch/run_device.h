@@ -1,0 +1,22 @@
+// The device of a run: train.device = "auto" takes a GPU where the program can use one.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/backend.h"
+#include "core/device.h"
+#include "launch/config.h"
+
+namespace convoy {
+
+DeviceKind device_of_run(const RunConfig& config);
+std::unique_ptr<Backend> make_backend(DeviceKind device, NumericsMode mode,
+                                      Deterministic deterministic = Deterministic::yes);
+std::unique_ptr<Backend> backend_of_run(const RunConfig& config);
+std::string describe_device(const Backend& backend);  // "NVIDIA H100 ... (GPU-...)", or the CPU
+
+// For verbs that only run a model: a CPU runs a bf16 model in f32.
+DType dtype_to_run(const RunConfig& config, DeviceKind device);
+
+}  // namespace convoy
