@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "experiments/report_verb.h"
+#include "experiments/sweep_verb.h"
 #include "launch/checkpoint/checkpoint_verb.h"
 #include "launch/environment.h"
 #include "launch/verbs.h"
@@ -27,6 +28,7 @@ int run(int argc, char** argv, const convoy::MpiEnvironment& mpi) {
   convoy::add_checkpoint_verb(app);
   convoy::add_bench_verb(app);
   convoy::add_report_verb(app);
+  convoy::add_sweep_verb(app, exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

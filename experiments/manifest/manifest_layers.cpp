@@ -1,0 +1,40 @@
+// The layers of a configuration as TOML text: merging them.
+#include <toml++/toml.h>
+
+#include <sstream>
+
+#include "core/error.h"
+#include "experiments/manifest/sweep_manifest.h"
+
+namespace convoy {
+namespace {
+
+// Tables merge key by key; anything else replaces what was there.
+void merge_into(toml::table& target, const toml::table& layer) {
+  for (const auto& [key, node] : layer) {
+    toml::table* inner = target[key.str()].as_table();
+    if (inner != nullptr && node.is_table()) {
+      merge_into(*inner, *node.as_table());
+    } else {
+      node.visit([&](const auto& value) { target.insert_or_assign(key.str(), value); });
+    }
+  }
+}
+
+}  // namespace
+
+std::string merge_toml(const std::vector<std::string>& layers) {
+  toml::table merged;
+  for (const auto& layer : layers) {
+    try {
+      merge_into(merged, toml::parse(layer));
+    } catch (const toml::parse_error& error) {
+      throw Error(concat("line ", error.source().begin.line, ": ", error.description()));
+    }
+  }
+  std::ostringstream text;
+  text << merged;
+  return text.str();
+}
+
+}  // namespace convoy
