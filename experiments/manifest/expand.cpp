@@ -6,11 +6,10 @@
 
 #include "core/error.h"
 #include "experiments/manifest/data_facts.h"
-#include "experiments/manifest/expression.h"
 #include "experiments/manifest/matching.h"
 #include "experiments/manifest/run_identity.h"
+#include "experiments/manifest/run_rules.h"
 #include "experiments/manifest/sweep_plan.h"
-#include "launch/lr_schedule.h"
 #include "launch/planner.h"
 #include "models/accounting.h"
 
@@ -191,25 +190,16 @@ class Expander {
 
   bool is_excluded(const PlannedRun& run) {
     const auto& mode = m_.plan.mode;
-    const std::map<std::string, std::string> text = {{"arch", run.arch}, {"size", run.size}};
-    const std::map<std::string, double> number = {
-        {"seed", static_cast<double>(run.seed)},
-        {"tokens_per_param", mode == "ladder" ? run.budget : NAN},
-        {"tokens", mode == "grid" ? run.budget : NAN},
-        {"flops", mode == "isoflop" ? run.budget : NAN},
-        {"lr_multiplier", run.lr_multiplier},
-        {"branch", run.branch}};
-    const auto holds = [&](const Exclusion::Condition& condition) {
-      const auto word = text.find(condition.key);
-      const bool same = word != text.end()
-                            ? word->second == condition.value
-                            : number.at(condition.key) == std::atof(condition.value.c_str());
-      return same == condition.equal;
-    };
+    const RunTraits traits{{{"arch", run.arch}, {"size", run.size}},
+                           {{"seed", static_cast<double>(run.seed)},
+                            {"tokens_per_param", mode == "ladder" ? run.budget : NAN},
+                            {"tokens", mode == "grid" ? run.budget : NAN},
+                            {"flops", mode == "isoflop" ? run.budget : NAN},
+                            {"lr_multiplier", run.lr_multiplier},
+                            {"branch", run.branch}}};
     bool excluded = false;
     for (const auto& exclusion : m_.plan.exclude) {
-      const auto& all = exclusion.conditions;
-      if (!std::all_of(all.begin(), all.end(), holds)) continue;
+      if (!meets(traits, exclusion)) continue;
       excluded = true;
       used_exclusions_.insert(exclusion.text);
     }
@@ -232,7 +222,7 @@ class Expander {
     }
     run.tokens = static_cast<double>(run.steps) * batch;
     run.flops = cell.flops_per_token * run.tokens;
-    set_rates(run, static_cast<double>(steps_for(planned, run.config)) * batch);
+    apply_rules(m_.rules, static_cast<double>(steps_for(planned, run.config)) * batch, run);
     const bool is_reference = run.arch == m_.compare.reference;
     if (is_reference || m_.plan.match == "flops") run.target_flops = run.branch * reference.flops;
     check_match(run, step_flops);
@@ -253,50 +243,6 @@ class Expander {
     throw Error(concat("N is ", run.n, " and the reference's ", wanted, ", more than ",
                        100 * tolerance, " % apart; no ", m_.plan.match_by,
                        " comes closer: use another plan.match_by or raise plan.flops_tolerance"));
-  }
-
-  // The rules see the tokens of the whole plan, not a branch's, so that branches share the past.
-  void set_rates(PlannedRun& run, double planned_tokens) {
-    RunConfig& config = run.config;
-    const std::map<std::string, double> variables = {
-        {"N", run.n},
-        {"D", planned_tokens},
-        {"d_model", static_cast<double>(config.model.d_model)},
-        {"batch", static_cast<double>(config.train.batch_tokens)}};
-    const std::string& lr = m_.rules.lr_of(run.arch);
-    if (!lr.empty()) config.optimizer.lr = evaluate(lr, variables);
-    config.optimizer.lr *= run.lr_multiplier;
-    config.train.steps = std::llround(planned_tokens / variables.at("batch"));
-    std::int64_t warmup = warmup_steps(config);
-    if (!m_.rules.warmup_tokens.empty()) {
-      warmup = static_cast<std::int64_t>(evaluate(m_.rules.warmup_tokens, variables) /
-                                         variables.at("batch"));
-    }
-    config.lr_schedule.warmup_steps = warmup;
-    config.lr_schedule.warmup_tokens = 0;
-    config.lr_schedule.warmup_fraction = 0;
-    config.train.steps = run.steps;
-    check_warmup(run);
-  }
-
-  // The last step at which the rate is still the peak.
-  static std::int64_t stable_end(const RunConfig& config) {
-    const auto& schedule = config.lr_schedule;
-    if (schedule.kind != "wsd") return config.train.steps;
-    auto step = static_cast<std::int64_t>(
-        std::ceil((1 - schedule.cooldown) * static_cast<double>(config.train.steps)));
-    while (step > 0 && learning_rate(config, step) != config.optimizer.lr) --step;
-    return step;
-  }
-
-  static void check_warmup(const PlannedRun& run) {
-    const std::int64_t warmup = run.config.lr_schedule.warmup_steps;
-    const bool wsd = run.config.lr_schedule.kind == "wsd";
-    const double free = wsd ? 1 - run.config.lr_schedule.cooldown : 1;
-    if (static_cast<double>(warmup) < free * static_cast<double>(run.steps)) return;
-    throw Error(concat("the warm-up takes ", warmup, " of ", run.steps, " steps",
-                       wsd ? " and reaches into the cooldown" : "",
-                       "; use a smaller rules.warmup_tokens, smaller batches or a larger budget"));
   }
 
   void finish_run(PlannedRun& run, const Cell& cell) {
@@ -342,7 +288,7 @@ class Expander {
   static void link(std::vector<PlannedRun>& chain) {
     PlannedRun& trunk = chain.front();
     for (std::size_t i = 1; i < chain.size(); ++i) {
-      chain[i].branch_step = stable_end(chain[i].config);
+      chain[i].branch_step = last_stable_step(chain[i].config);
       if (chain[i].branch_step < 1) continue;
       chain[i].parent = "trunk";  // its id is not known before its configuration is complete
       trunk.config.checkpoint.at.push_back(chain[i].branch_step);

@@ -1,4 +1,4 @@
-// The layers of a configuration as TOML text: merging them.
+// The layers of a configuration as TOML text, merged; and what holds for an arm or a size.
 #include <toml++/toml.h>
 
 #include <sstream>
@@ -35,6 +35,21 @@ std::string merge_toml(const std::vector<std::string>& layers) {
   std::ostringstream text;
   text << merged;
   return text.str();
+}
+
+const std::string& RulesSection::lr_of(const std::string& arch) const {
+  static const std::string kNone;
+  for (const auto& name : {arch, std::string()}) {
+    if (const auto place = lr.find(name); place != lr.end()) return place->second;
+  }
+  return kNone;
+}
+
+std::int64_t LaunchSection::ranks_of(const std::string& size) const {
+  for (const auto& name : {size, std::string()}) {
+    if (const auto place = ranks.find(name); place != ranks.end()) return place->second;
+  }
+  return 1;
 }
 
 }  // namespace convoy

@@ -3,6 +3,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "experiments/manifest/exclusion.h"
 #include "experiments/manifest/expression.h"
 #include "experiments/manifest/sweep_manifest.h"
 #include "experiments/manifest/table_reader.h"
@@ -16,35 +17,6 @@ std::string text_of(const toml::table& table) {
   std::ostringstream text;
   text << table;
   return text.str();
-}
-
-// "seed!=0" or "size=60M".
-Exclusion::Condition parse_condition(const std::string& text) {
-  const auto equals = text.find('=');
-  if (equals == std::string::npos || equals == 0 || equals + 1 == text.size()) {
-    throw Error(concat("\"", text, "\" is not of the form key=value or key!=value"));
-  }
-  const bool equal = text[equals - 1] != '!';
-  const auto trim = [](std::string word) {
-    word.erase(0, word.find_first_not_of(' '));
-    word.erase(word.find_last_not_of(' ') + 1);
-    return word;
-  };
-  return {trim(text.substr(0, equal ? equals : equals - 1)), equal, trim(text.substr(equals + 1))};
-}
-
-Exclusion parse_exclusion(const std::string& text) {
-  Exclusion exclusion{text, {}};
-  std::istringstream parts(text);
-  const std::set<std::string> known(kExclusionKeys.begin(), kExclusionKeys.end());
-  for (std::string part; std::getline(parts, part, ',');) {
-    exclusion.conditions.push_back(parse_condition(part));
-    const std::string& key = exclusion.conditions.back().key;
-    if (!known.contains(key)) {
-      throw Error(concat(key, " is not known; did you mean ", nearest_name(key, known), "?"));
-    }
-  }
-  return exclusion;
 }
 
 // "0.5x": a share of the planned tokens.
@@ -387,21 +359,6 @@ class ManifestReader {
 };
 
 }  // namespace
-
-const std::string& RulesSection::lr_of(const std::string& arch) const {
-  static const std::string kNone;
-  for (const auto& name : {arch, std::string()}) {
-    if (const auto place = lr.find(name); place != lr.end()) return place->second;
-  }
-  return kNone;
-}
-
-std::int64_t LaunchSection::ranks_of(const std::string& size) const {
-  for (const auto& name : {size, std::string()}) {
-    if (const auto place = ranks.find(name); place != ranks.end()) return place->second;
-  }
-  return 1;
-}
 
 SweepManifest parse_sweep_manifest(const std::string& toml, const std::filesystem::path& origin) {
   try {

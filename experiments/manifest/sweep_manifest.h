@@ -3,13 +3,14 @@
 // configuration, kept as TOML text; expand.h turns the whole into runs.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <set>
 #include <string>
 #include <vector>
+
+#include "experiments/manifest/exclusion.h"
 
 namespace convoy {
 
@@ -18,19 +19,6 @@ struct ConfigLayer {
   std::string name;
   std::string toml;
 };
-
-// "size=60M,seed!=0": leaves out every run that meets all conditions.
-struct Exclusion {
-  struct Condition {
-    std::string key;  // one of kExclusionKeys
-    bool equal = true;
-    std::string value;
-  };
-  std::string text;
-  std::vector<Condition> conditions;
-};
-inline constexpr std::array kExclusionKeys = {
-    "arch", "size", "seed", "tokens_per_param", "tokens", "flops", "lr_multiplier", "branch"};
 
 struct PlanSection {
   std::string mode = "ladder";                     // ladder | isoflop | grid

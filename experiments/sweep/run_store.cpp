@@ -23,6 +23,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kRecord = "sweep.json";
+constexpr const char* kFailure = "failure.txt";
 
 int open_lock(const fs::path& folder) {
   return ::open((folder / "lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
@@ -129,11 +130,13 @@ RunState RunStore::state(const PlannedRun& run) const {
   if (status == "done" && is_complete(run, place)) return RunState::done;
   if (status == "failed") return RunState::failed;
   if (status == "diverged") return RunState::diverged;
+  if (fs::exists(place / kFailure)) return RunState::failed;
   return status.empty() && !fs::exists(place / "metrics.jsonl") ? RunState::planned
                                                                 : RunState::interrupted;
 }
 
 std::string RunStore::message(const PlannedRun& run) const {
+  if (const auto failure = folder(run) / kFailure; fs::exists(failure)) return read_text(failure);
   const auto path = folder(run) / "run.json";
   if (!fs::exists(path)) return "";
   const Json json = Json::parse(read_text(path), nullptr, false);
@@ -154,6 +157,14 @@ void RunStore::prepare(const PlannedRun& run) const {
       place / kRecord,
       Json({{"id", run.id}, {"config_hash", config_hash(run.config)}, {"data", data}}).dump(2) +
           "\n");
+}
+
+void RunStore::note_failure(const PlannedRun& run, const std::string& reason) const {
+  if (reason.empty()) {
+    fs::remove(folder(run) / kFailure);
+  } else if (fs::exists(folder(run))) {
+    replace_text(folder(run) / kFailure, reason);
+  }
 }
 
 fs::path RunStore::branch_checkpoint(const PlannedRun& run) const {

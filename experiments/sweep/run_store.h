@@ -51,6 +51,9 @@ class RunStore {
   // same name.
   void prepare(const PlannedRun& run) const;
 
+  // What a run failed of that could not say so itself; an empty reason forgets it.
+  void note_failure(const PlannedRun& run, const std::string& reason) const;
+
   // The parent's newest whole checkpoint not beyond the branch point; empty: start from step 0.
   std::filesystem::path branch_checkpoint(const PlannedRun& run) const;
 

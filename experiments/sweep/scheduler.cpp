@@ -114,6 +114,7 @@ class Scheduler {
         return;
       }
       store_.prepare(*task.run);
+      store_.note_failure(*task.run, "");
       ProcessSpec spec;
       spec.command = train_command(*task.run, launch_, store_);
       spec.environment = {{"OMP_NUM_THREADS", "1"}};  // a rank is one thread
@@ -157,7 +158,10 @@ class Scheduler {
     }
     const std::string reason =
         concat("ended with code ", code, ": ", last_line(store_.folder(*task.run) / "log.txt"));
-    if (task.tries > launch_.retries) return settle(task, Phase::failed, reason);
+    if (task.tries > launch_.retries) {
+      store_.note_failure(*task.run, reason);
+      return settle(task, Phase::failed, reason);
+    }
     say(task, reason);
   }
 

@@ -91,6 +91,8 @@ TEST(Expand, AGridGivesEveryArmTheSameTokens) {
 TEST(Expand, AShapeCanBeMatchedInPlaceOfTokens) {
   for (const char* by : {"ffn", "width"}) {
     ManifestText text;
+    text.sizes =
+        "[[size]]\nid = \"M\"\nmodel = { d_model = 128, n_layers = 4, n_heads = 2, d_ff = 344 }\n";
     text.plan += concat("match_by = \"", by, "\"\nflops_tolerance = 0.05\n");
     const SweepPlan plan = text.expanded();
     const auto& plain = the_run(plan, "transformer-M-5tpp-seed0");
@@ -229,7 +231,7 @@ TEST(Expand, MoreTokensThanTheDataHasNeedEpochsAllowed) {
   ManifestText text;
   text.plan += "unique_tokens = 1e5\n";
   EXPECT_TRUE(has(text.complaint(), "epochs of the 100000 there are")) << text.complaint();
-  text.plan += "epochs = 4\n";
+  text.plan += "epochs = 5\n";
   const SweepPlan plan = text.expanded();
   const auto& run = the_run(plan, "transformer-M-5tpp-seed0");
   EXPECT_EQ(run.unique_tokens, 1e5);

@@ -111,7 +111,9 @@ TEST_F(Sweep, OneRunThatFailsOrDivergesDoesNotStopTheOthers) {
   EXPECT_EQ(count(result.output, "broken-S-25600tokens-seed0: try 2"), 1u) << result.output;
   EXPECT_NE(result.output.find("nowhere.h5"), std::string::npos) << result.output;
   const auto status = sweep("status", "m.toml", "store");
-  EXPECT_EQ(count(status.output, " diverged "), 1u) << status.output;
+  EXPECT_EQ(count(status.output, "wild-S-25600tokens-seed0         diverged "), 1u)
+      << status.output;
+  EXPECT_EQ(count(status.output, "broken-S-25600tokens-seed0       failed "), 1u) << status.output;
   const auto again = sweep("run", "m.toml", "store");
   EXPECT_EQ(count(again.output, "diverged before"), 1u) << again.output;
 }
