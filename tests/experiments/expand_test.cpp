@@ -235,8 +235,9 @@ TEST(Expand, MoreTokensThanTheDataHasNeedEpochsAllowed) {
   const SweepPlan plan = text.expanded();
   const auto& run = the_run(plan, "transformer-M-5tpp-seed0");
   EXPECT_EQ(run.unique_tokens, 1e5);
+  EXPECT_DOUBLE_EQ(run.epochs, run.tokens / 1e5);
   ASSERT_FALSE(run.warnings.empty());
-  EXPECT_TRUE(has(run.warnings[0], "epochs")) << run.warnings[0];
+  EXPECT_TRUE(has(run.warnings[0], "more than one epoch")) << run.warnings[0];
 }
 
 TEST(Expand, TwoNamesForOneRunAreRefused) {
