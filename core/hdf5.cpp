@@ -344,6 +344,48 @@ void Hdf5File::write(const std::string& name, ElementType type, std::span<const 
   write_rows(name, type, 0, shape[0], data);
 }
 
+void Hdf5File::write(const std::string& name, const std::vector<std::string>& values) {
+  const Library library;
+  std::size_t width = 1;
+  for (const auto& value : values) width = std::max(width, value.size());
+  std::string padded(width * values.size(), '\0');
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    std::copy(values[i].begin(), values[i].end(), padded.begin() + static_cast<long>(i * width));
+  }
+  const Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type, width);
+  H5Tset_cset(type, H5T_CSET_UTF8);
+  H5Tset_strpad(type, H5T_STR_NULLPAD);
+  const auto count = static_cast<hsize_t>(values.size());
+  const Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose);
+  const Handle parents(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
+  H5Pset_create_intermediate_group(parents, 1);
+  const Handle dataset(
+      require(H5Dcreate2(id_, name.c_str(), type, space, parents, H5P_DEFAULT, H5P_DEFAULT),
+              "cannot create ", name, " in ", path_),
+      H5Dclose);
+  require(H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, padded.data()), "cannot write ",
+          name, " in ", path_);
+}
+
+std::vector<std::string> Hdf5File::read_strings(const std::string& name) const {
+  const Library library;
+  const Handle dataset(
+      require(H5Dopen2(id_, name.c_str(), H5P_DEFAULT), "cannot open ", name, " of ", path_),
+      H5Dclose);
+  const Handle type(H5Dget_type(dataset), H5Tclose), space(H5Dget_space(dataset), H5Sclose);
+  if (H5Tget_class(type) != H5T_STRING) throw Error(concat(name, " of ", path_, " is no text"));
+  const std::size_t width = H5Tget_size(type);
+  std::string padded(width * static_cast<std::size_t>(H5Sget_simple_extent_npoints(space)), '\0');
+  require(H5Dread(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, padded.data()), "cannot read ",
+          name, " of ", path_);
+  std::vector<std::string> values;
+  for (std::size_t at = 0; at < padded.size(); at += width) {
+    values.push_back(padded.substr(at, width).c_str());
+  }
+  return values;
+}
+
 void Hdf5File::set_attribute(const std::string& object, const std::string& name,
                              std::string_view value) {
   const Library library;

@@ -87,6 +87,9 @@ class Hdf5File {
     const std::int64_t size = std::ssize(values);
     write(name, element_type_of<T>(), {&size, 1}, values.data());
   }
+  // Strings, as fixed-length UTF-8 padded with zeros; for tables that others read.
+  void write(const std::string& name, const std::vector<std::string>& values);
+  std::vector<std::string> read_strings(const std::string& dataset) const;
   template <class T>
   std::vector<T> read(const std::string& dataset) const {
     const DatasetInfo found = info(dataset);

@@ -50,6 +50,7 @@ EvalRecord read_eval(const Fields& fields) {
   auto row = read_common<EvalRecord>(fields);
   row.val_loss = fields.number("val_loss");
   row.val_bits_per_byte = fields.number("val_bits_per_byte");
+  row.val_loss_se = fields.number("val_loss_se");
   return row;
 }
 

@@ -37,6 +37,7 @@ struct EvalRecord {
   double wall_s = 0;
   double val_loss = 0;  // nats per token
   double val_bits_per_byte = 0;
+  double val_loss_se = kUnknown;  // standard error of val_loss over the text, nats per token
 };
 
 struct RunRecord {

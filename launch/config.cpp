@@ -6,30 +6,14 @@
 #include <algorithm>
 #include <fstream>
 #include <map>
-#include <numeric>
 #include <set>
 #include <sstream>
 
 #include "launch/config_fields.h"
+#include "launch/nearest_name.h"
 
 namespace convoy {
 namespace {
-
-// Edits that turn one word into the other (Levenshtein), for "did you mean".
-std::size_t distance(const std::string& a, const std::string& b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (std::size_t j = 0; j < b.size(); ++j) {
-      const std::size_t substituted = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({substituted, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row.back();
-}
 
 // Fills fields from a TOML table, remembering what is known and what went wrong.
 class FieldReader {
@@ -83,6 +67,10 @@ class FieldReader {
     } else {
       read_list<std::string>(key, *node, field, "a list of strings");
     }
+  }
+  void operator()(const std::string& key, std::vector<std::int64_t>& field) {
+    const auto* node = find(key);
+    if (node != nullptr) read_list<std::int64_t>(key, *node, field, "a list of whole numbers");
   }
   void operator()(const std::string& key, std::vector<double>& field) {
     if (const auto* node = find(key)) read_list<double>(key, *node, field, "a list of numbers");
@@ -181,10 +169,7 @@ class FieldReader {
   std::string unknown(const std::string& path) const {
     std::set<std::string> names = known_;
     names.insert(sections_.begin(), sections_.end());
-    const auto nearest = std::min_element(
-        names.begin(), names.end(),
-        [&](const auto& a, const auto& b) { return distance(a, path) < distance(b, path); });
-    return fmt::format("{} is not a known key; did you mean {}?", path, *nearest);
+    return fmt::format("{} is not a known key; did you mean {}?", path, nearest_name(path, names));
   }
 
   const toml::table& root_;
@@ -211,6 +196,9 @@ class FieldWriter {
   }
   void operator()(const std::string& key, const std::vector<std::string>& values) {
     list(key, values, quoted);
+  }
+  void operator()(const std::string& key, const std::vector<std::int64_t>& values) {
+    list(key, values, [](std::int64_t value) { return fmt::to_string(value); });
   }
   void operator()(const std::string& key, const std::vector<double>& values) {
     list(key, values, number);
@@ -333,6 +321,12 @@ std::string to_toml(const RunConfig& config) {
   FieldWriter writer;
   visit_fields(config, writer);
   return writer.text();
+}
+
+std::map<std::string, std::string> settings_of(const RunConfig& config) {
+  FieldWriter writer;
+  visit_fields(config, writer);
+  return writer.values();
 }
 
 }  // namespace convoy

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -67,6 +68,8 @@ struct EvalConfig {
 struct CheckpointConfig {
   std::string dir;         // empty: `checkpoints` in the run directory
   std::int64_t every = 0;  // steps; 0: only at the end and when stopped
+  std::vector<std::int64_t>
+      at;  // steps whose checkpoints are written and stay whatever `keep` says
   std::int64_t keep = 2;
   bool async = true;
 };
@@ -102,6 +105,8 @@ RunConfig parse_config(const std::string& toml, const std::string& origin,
 
 // The resolved configuration as TOML; reading it back gives the same run.
 std::string to_toml(const RunConfig& config);
+// Every key ("train.steps") with its value as TOML.
+std::map<std::string, std::string> settings_of(const RunConfig& config);
 
 // All problems of a training run on `ranks` ranks, those of reading the configuration included.
 std::vector<std::string> problems_of(const RunConfig& config, int ranks);

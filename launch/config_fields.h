@@ -89,6 +89,7 @@ void visit_fields(Config&& c, Visitor& visitor) {
   visitor.section("checkpoint");
   visitor("dir", c.checkpoint.dir);
   visitor("every", c.checkpoint.every);
+  visitor("at", c.checkpoint.at);
   visitor("keep", c.checkpoint.keep);
   visitor("async", c.checkpoint.async);
 

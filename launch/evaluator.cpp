@@ -1,11 +1,25 @@
 #include "launch/evaluator.h"
 
+#include <cmath>
 #include <numbers>
 #include <numeric>
 
 #include "core/backend.h"
 
 namespace convoy {
+namespace {
+
+// Standard error of sum(y) / sum(x) over n clusters (Cochran, Sampling Techniques, 6.4).
+double ratio_error(const std::vector<double>& y, const std::vector<double>& x) {
+  const double total = std::accumulate(x.begin(), x.end(), 0.0);
+  const double ratio = std::accumulate(y.begin(), y.end(), 0.0) / total;
+  const auto n = static_cast<double>(y.size());
+  double squares = 0;
+  for (std::size_t i = 0; i < y.size(); ++i) squares += std::pow(y[i] - ratio * x[i], 2);
+  return std::sqrt(n / (n - 1) * squares) / total;  // 0/0 for a single cluster
+}
+
+}  // namespace
 
 Evaluator::Evaluator(ModelInstance& instance, Communicator& ranks, const ValidationWindows& data,
                      std::int64_t batches)
@@ -32,6 +46,19 @@ double Evaluator::run_micro_batch(std::int64_t index) {
   return std::accumulate(host_losses_.begin(), host_losses_.end(), 0.0);
 }
 
+std::int64_t Evaluator::count(std::int64_t index, EvalResult& result) const {
+  std::int64_t targets = 0;
+  const std::int64_t first = index * batch_.sequences;
+  const std::int64_t last = std::min<std::int64_t>(first + batch_.sequences, data_.size());
+  for (std::int64_t window = first; window < last; ++window) {
+    const auto counted = data_.counted(window);
+    targets += counted.targets;
+    result.bytes += counted.bytes;
+  }
+  result.targets += targets;
+  return targets;
+}
+
 // Every micro-batch has one rank that contributes its sum, so the sum over ranks only gathers.
 EvalResult Evaluator::run() {
   std::vector<double> sums(static_cast<std::size_t>(micro_batches_), 0.0);
@@ -44,13 +71,12 @@ EvalResult Evaluator::run() {
       .wait();
   const double nats = std::accumulate(sums.begin(), sums.end(), 0.0);
   EvalResult result;
-  for (std::int64_t window = 0; window < micro_batches_ * batch_.sequences; ++window) {
-    if (window >= data_.size()) break;
-    const auto counted = data_.counted(window);
-    result.targets += counted.targets;
-    result.bytes += counted.bytes;
+  std::vector<double> targets;
+  for (std::int64_t i = 0; i < micro_batches_; ++i) {
+    targets.push_back(static_cast<double>(count(i, result)));
   }
   result.loss = nats / static_cast<double>(result.targets);
+  result.standard_error = ratio_error(sums, targets);
   result.bits_per_byte = nats / std::numbers::ln2 / static_cast<double>(result.bytes);
   return result;
 }

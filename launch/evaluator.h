@@ -12,6 +12,8 @@ struct EvalResult {
   double loss = 0;           // nats per counted target
   double bits_per_byte = 0;  // nats / ln 2 / bytes that the counted targets decode to
   std::int64_t targets = 0, bytes = 0;
+  // Of `loss`, as a ratio of sums over micro-batches; NaN where there is one only.
+  double standard_error = 0;
 };
 
 class Evaluator {
@@ -23,7 +25,8 @@ class Evaluator {
   EvalResult run();  // collective; the result is the same on every rank, whatever their number
 
  private:
-  double run_micro_batch(std::int64_t index);  // its summed nats
+  double run_micro_batch(std::int64_t index);                        // its summed nats
+  std::int64_t count(std::int64_t index, EvalResult& result) const;  // its targets, added too
 
   ModelInstance& instance_;
   Communicator& ranks_;

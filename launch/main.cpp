@@ -4,6 +4,7 @@
 
 #include "experiments/fit_verb.h"
 #include "experiments/report_verb.h"
+#include "experiments/sweep_verb.h"
 #include "launch/checkpoint/checkpoint_verb.h"
 #include "launch/environment.h"
 #include "launch/verbs.h"
@@ -30,6 +31,7 @@ int run(int argc, char** argv, const convoy::MpiEnvironment& mpi) {
   convoy::add_compare_verb(app);
   convoy::add_fit_verb(app);
   convoy::add_report_verb(app);
+  convoy::add_sweep_verb(app, exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

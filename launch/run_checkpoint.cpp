@@ -2,9 +2,11 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "core/backend.h"
 #include "data/token_file.h"
+#include "launch/lr_schedule.h"
 #include "models/accounting.h"
 
 namespace convoy {
@@ -124,6 +126,37 @@ TrainingState load_run_checkpoint(const std::filesystem::path& path, const RunCo
   state.val_bits_per_byte = exact_back(json.at("val_bits_per_byte"));
   state.val_targets = json.at("val_targets");
   return state;
+}
+
+namespace {
+
+// Settings that a branch may change: the learning rates that follow are compared step by step.
+bool may_differ(const std::string& key) {
+  static const std::set<std::string> kFree = {"train.steps", "train.tokens", "train.flops"};
+  for (const char* section : {"checkpoint.", "log.", "parallel.", "eval.", "lr_schedule."}) {
+    if (key.starts_with(section)) return true;
+  }
+  return kFree.contains(key);
+}
+
+}  // namespace
+
+void require_same_past(const std::filesystem::path& path, const RunConfig& config) {
+  const Checkpoint checkpoint = Checkpoint::open(path);
+  const RunConfig parent = config_of_checkpoint(checkpoint);
+  const auto theirs = settings_of(parent);
+  for (const auto& [key, value] : settings_of(config)) {
+    if (may_differ(key) || theirs.at(key) == value) continue;
+    throw Error(concat("cannot branch from ", path.string(), ": ", key, " is ", theirs.at(key),
+                       " there and ", value, " here; a branch changes only its length"));
+  }
+  for (std::int64_t step = 1; step <= checkpoint.manifest().step; ++step) {
+    const double there = learning_rate(parent, step), here = learning_rate(config, step);
+    if (there == here) continue;
+    throw Error(concat("cannot branch from ", path.string(), ": the learning rate of step ", step,
+                       " is ", there, " there and ", here,
+                       " here; branch no later than where the shorter cooldown begins"));
+  }
 }
 
 RunConfig config_of_checkpoint(const Checkpoint& checkpoint) {

@@ -117,6 +117,7 @@ void RunDirectory::append(const EvalRow& row) {
                     {"wall_s", row.wall_s},
                     {"val_loss", number(row.val_loss)},
                     {"val_bits_per_byte", number(row.val_bits_per_byte)},
+                    {"val_loss_se", number(row.val_loss_se)},
                     {"targets", row.targets},
                     {"bytes", row.bytes}})
                   .dump());

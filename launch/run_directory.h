@@ -21,6 +21,7 @@ struct EvalRow {
   std::int64_t step, tokens;
   double flops, wall_s, val_loss, val_bits_per_byte;
   std::int64_t targets, bytes;
+  double val_loss_se;  // NaN: from one micro-batch none can be had
 };
 
 enum class RunStatus : std::uint8_t { running, done, interrupted, failed, diverged };

@@ -10,7 +10,7 @@ namespace convoy {
 namespace {
 
 struct TrainArguments {
-  std::string config, output, resume;
+  std::string config, output, resume, branch_from;
   std::vector<std::string> overrides;
 };
 
@@ -23,12 +23,15 @@ int run_train(const TrainArguments& arguments, const MpiEnvironment& mpi) {
   const RunConfig config = read_config(arguments.config, arguments.overrides);
   const auto world = mpi.world();
   require_trainable(config, world->size());
-  TrainOptions options{arguments.output, {}};
+  TrainOptions options{arguments.output, {}, arguments.branch_from};
   if (arguments.resume == "auto") {
     if (is_done(options.output)) return 0;
     options.resume.emplace();
   } else if (!arguments.resume.empty()) {
     options.resume = arguments.resume;
+  }
+  if (!arguments.branch_from.empty() && arguments.resume != "auto") {
+    throw Error("--branch-from needs --resume auto: started again, the branch goes on by itself");
   }
   install_stop_signals();
   const auto backend = backend_of_run(config);
@@ -46,6 +49,9 @@ void add_train_verb(CLI::App& app, const MpiEnvironment& mpi, ExitCode& exit_cod
   verb->add_option("--output", arguments->output, "run directory")->required();
   verb->add_option("--resume", arguments->resume,
                    "auto: the run directory's newest checkpoint, if any; or a checkpoint");
+  verb->add_option("--branch-from", arguments->branch_from,
+                   "with --resume auto: where the run has no checkpoint yet, start from this one "
+                   "of a longer run with the same past (a cooldown branch)");
   verb->footer(
       "SIGTERM, SIGINT and SIGUSR1 end the run after the step at hand with a checkpoint and exit "
       "code 75.\n"

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "launch/environment.h"
@@ -23,6 +24,11 @@ TrainingDataOptions data_options(const RunConfig& config) {
   options.pack = parse_pack(config.data.pack);
   options.seed = static_cast<std::uint64_t>(config.data.seed);
   return options;
+}
+
+bool checkpoint_due(const CheckpointConfig& config, std::int64_t step) {
+  return (config.every > 0 && step % config.every == 0) ||
+         std::find(config.at.begin(), config.at.end(), step) != config.at.end();
 }
 
 }  // namespace
@@ -50,8 +56,9 @@ Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& 
   if (options.resume) resume();
   directory_.emplace(options_.output, role(), config_, ranks.size(), state_.attempt);
   if (ranks.rank() == 0) {
-    writer_.emplace(backend, CheckpointWriter::Options{checkpoint_root(), config.checkpoint.keep,
-                                                       config.checkpoint.async});
+    writer_.emplace(backend,
+                    CheckpointWriter::Options{checkpoint_root(), config.checkpoint.keep,
+                                              config.checkpoint.async, config.checkpoint.at});
   }
 }
 
@@ -64,16 +71,24 @@ std::filesystem::path Trainer::checkpoint_root() const {
                                         : std::filesystem::path(config_.checkpoint.dir);
 }
 
-// `resume` names a checkpoint, or is empty: the newest of this run, or a fresh start without one.
+// `resume` names a checkpoint, or is empty: the newest of this run, else the one to branch from, or
+// a fresh start without either.
 void Trainer::resume() {
   const auto found = options_.resume->empty() ? find_latest(checkpoint_root()) : options_.resume;
-  state_.attempt = last_attempt(options_.output) + 1;
+  const std::int64_t attempt = last_attempt(options_.output) + 1;
   ranks_.barrier();  // every rank has looked before rank 0 writes
-  if (!found) return;
-  const std::int64_t attempt = state_.attempt;
-  state_ = load_run_checkpoint(*found, config_, instance_.store(), optimizer_);
+  if (found) {
+    start_from(*found);
+  } else if (!options_.branch_from.empty()) {
+    require_same_past(options_.branch_from, config_);
+    start_from(options_.branch_from);
+  }
   state_.attempt = attempt;
-  progress_.note(fmt::format("resumed from {} at step {}", found->string(), state_.step));
+}
+
+void Trainer::start_from(const std::filesystem::path& checkpoint) {
+  state_ = load_run_checkpoint(checkpoint, config_, instance_.store(), optimizer_);
+  progress_.note(fmt::format("resumed from {} at step {}", checkpoint.string(), state_.step));
 }
 
 void Trainer::announce() {
@@ -126,9 +141,7 @@ RunStatus Trainer::loop() {
     if (evaluator_ && !last && config_.eval.every > 0 && step % config_.eval.every == 0) {
       evaluate();
     }
-    if (!last && config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0) {
-      save_checkpoint();
-    }
+    if (!last && checkpoint_due(config_.checkpoint, step)) save_checkpoint();
   }
   if (evaluator_) evaluate();
   return RunStatus::done;
@@ -168,8 +181,9 @@ void Trainer::evaluate() {
   state_.val_loss = result.loss;
   state_.val_bits_per_byte = result.bits_per_byte;
   state_.val_targets = result.targets;
-  const EvalRow row{state_.step,          tokens(),       flops(),     wall_seconds(), result.loss,
-                    result.bits_per_byte, result.targets, result.bytes};
+  const EvalRow row{state_.step,    tokens(),     flops(),
+                    wall_seconds(), result.loss,  result.bits_per_byte,
+                    result.targets, result.bytes, result.standard_error};
   directory_->append(row);
   progress_.evaluation(row);
 }

@@ -19,6 +19,7 @@ namespace convoy {
 struct TrainOptions {
   std::filesystem::path output;                 // the run directory
   std::optional<std::filesystem::path> resume;  // a checkpoint; empty: the newest of this run
+  std::filesystem::path branch_from;            // where that has none: another run's checkpoint
 };
 
 class Trainer {
@@ -32,6 +33,7 @@ class Trainer {
 
  private:
   void resume();
+  void start_from(const std::filesystem::path& checkpoint);
   void announce();
   RunStatus loop();
   void record(const StepResult& result, const UpdateResult& update, double rate, double seconds);

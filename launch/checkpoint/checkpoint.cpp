@@ -1,6 +1,8 @@
 #include "launch/checkpoint/checkpoint.h"
 
 #include <algorithm>
+#include <iomanip>
+#include <sstream>
 
 #include "core/error.h"
 #include "core/hdf5.h"
@@ -70,6 +72,12 @@ std::optional<fs::path> find_latest(const fs::path& root, std::string* note) {
   if (found.empty()) return {};
   if (note) *note = defect + "; the newest complete one is " + found.back().filename().string();
   return found.back();
+}
+
+std::string checkpoint_name(std::int64_t step) {
+  std::ostringstream name;
+  name << "step_" << std::setw(8) << std::setfill('0') << step;
+  return name.str();
 }
 
 Checkpoint Checkpoint::open(const fs::path& path) {

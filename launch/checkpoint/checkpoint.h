@@ -40,6 +40,9 @@ class Checkpoint {
   std::string note_;
 };
 
+// The folder of step 12 is named step_00000012, so that names sort by step.
+std::string checkpoint_name(std::int64_t step);
+
 // The newest complete checkpoint below `root`: what `latest` names, or else the newest whole one;
 // then `note` says why.
 std::optional<std::filesystem::path> find_latest(const std::filesystem::path& root,

@@ -7,9 +7,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <iomanip>
 #include <memory>
-#include <sstream>
+#include <set>
 #include <utility>
 
 #include "core/backend.h"
@@ -23,12 +22,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kShard = "shard_00000.h5";
-
-std::string folder_name(std::int64_t step) {
-  std::ostringstream name;
-  name << "step_" << std::setw(8) << std::setfill('0') << step;
-  return name.str();
-}
 
 // Makes a file's or a folder's content durable.
 void sync(const fs::path& path) {
@@ -135,7 +128,7 @@ void CheckpointWriter::write_shard(const fs::path& folder, const Snapshot& snaps
 }
 
 void CheckpointWriter::write(const Snapshot& snapshot) const {
-  const std::string name = folder_name(snapshot.step);
+  const std::string name = checkpoint_name(snapshot.step);
   const fs::path partial = options_.root / ("." + name + ".partial");
   fs::create_directories(options_.root);
   remove_hidden(options_.root, ".partial");
@@ -180,9 +173,12 @@ void CheckpointWriter::publish(const fs::path& partial, const std::string& name)
 
 void CheckpointWriter::remove_old() const {
   remove_hidden(options_.root, ".old");
+  std::set<std::string> pinned;
+  for (const std::int64_t step : options_.pinned) pinned.insert(checkpoint_name(step));
   std::vector<fs::path> found;
   for (const auto& entry : fs::directory_iterator(options_.root)) {
-    if (entry.path().filename().string().starts_with("step_")) found.push_back(entry.path());
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("step_") && !pinned.contains(name)) found.push_back(entry.path());
   }
   std::sort(found.begin(), found.end());
   const fs::path latest = options_.root / fs::read_symlink(options_.root / "latest");

@@ -23,6 +23,7 @@ class CheckpointWriter {
     std::filesystem::path root;
     std::int64_t keep = 2;  // the newest so many stay
     bool async = true;
+    std::vector<std::int64_t> pinned = {};  // steps whose checkpoints stay as well
   };
 
   CheckpointWriter(Backend& backend, Options options);

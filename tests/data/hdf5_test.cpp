@@ -34,6 +34,21 @@ TEST(Hdf5File, KeepsEveryElementType) {
   expect_round_trip<std::uint8_t>({});
 }
 
+TEST(Hdf5File, KeepsStrings) {
+  const TemporaryFolder folder;
+  const std::vector<std::string> values{"lowrank", "", "d\xc3\xa9j\xc3\xa0 vu"};
+  {
+    Hdf5File file(folder / "a.h5", Mode::create);
+    file.write("group/values", values);
+    file.write("none", std::vector<std::string>());
+    file.write("numbers", std::vector<double>{1});
+  }
+  const Hdf5File file(folder / "a.h5", Mode::read);
+  EXPECT_EQ(file.read_strings("group/values"), values);
+  EXPECT_TRUE(file.read_strings("none").empty());
+  EXPECT_THROW(file.read_strings("numbers"), Error);
+}
+
 TEST(Hdf5File, TellsBf16FromU16) {
   const TemporaryFolder folder;
   const std::vector<BF16> values{BF16(1.0f), BF16(-2.5f)};

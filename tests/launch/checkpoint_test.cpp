@@ -72,6 +72,22 @@ TEST_F(CheckpointTest, TheNewestAreKeptAndLatestNamesTheNewest) {
   EXPECT_EQ(fs::read_symlink(root() / "latest"), "step_00000040");
 }
 
+TEST_F(CheckpointTest, PinnedStepsStayBesideTheNewest) {
+  SmallModel model;
+  CheckpointWriter writer(*backend_, {root(), 2, true, {1, 3}});
+  for (std::int64_t step = 1; step <= 6; ++step) {
+    model.set(step);
+    writer.save(step, texts_of(step), model.records());
+  }
+  writer.finish();
+  std::vector<std::int64_t> steps;
+  for (std::int64_t step = 1; step <= 6; ++step) {
+    if (std::filesystem::exists(root() / checkpoint_name(step))) steps.push_back(step);
+  }
+  EXPECT_EQ(steps, (std::vector<std::int64_t>{1, 3, 5, 6}));
+  expect_consistent(Checkpoint::open(root() / checkpoint_name(3)));
+}
+
 TEST_F(CheckpointTest, SynchronousAndAsynchronousWritesAgree) {
   auto a = writer(5, true);
   save(a, 7);
