@@ -26,21 +26,23 @@ void dispatch_width(int width, Function&& function) {
   }
 }
 
-// What a convolution call gives every row: the static taps, and where the generated ones lie.
-// A static filter is one group of all channels to which the generator adds nothing.
+// What a convolution call gives every row: the static taps, the residual in tap 0, and where the
+// generated taps lie. A static filter is one group of all channels to which nothing is generated.
 template <class T, int W>
 struct RowFilters {
   const T* s[W];
   Tensor generated;
   std::int64_t channels, group;
-  T residual;
 
   RowFilters(const ConvCall& call, std::int64_t channel_count)
       : generated(call.filters.generated),
         channels(channel_count),
-        group(generated.empty() ? channel_count : call.shape.head_size),
-        residual(call.shape.residual ? T(1) : T(0)) {
+        group(generated.empty() ? channel_count : call.shape.head_size) {
     for (int w = 0; w < W; ++w) s[w] = call.filters.s.row<T>(w);
+    if (!call.shape.residual) return;
+    T* first = call.scratch.take<T>(channels);
+    for (std::int64_t d = 0; d < channels; ++d) first[d] = s[0][d] + T(1);
+    s[0] = first;
   }
 
   const T* generated_row(std::int64_t row) const {
@@ -48,16 +50,14 @@ struct RowFilters {
   }
 };
 
-// A row of channels cut into groups; `added` is what the taps of one group gain: the generated
-// values (where `generated` is not null), and the residual on tap 0.
+// What the generator adds to the taps of one group of channels; nothing to static filters.
 template <class T, int W>
 struct GroupTaps {
   T added[W];
 
-  GroupTaps(const T* generated, T residual) {
+  explicit GroupTaps(const T* generated) {
 #pragma GCC unroll 8
     for (int w = 0; w < W; ++w) added[w] = generated == nullptr ? T(0) : generated[w];
-    added[0] += residual;
   }
 };
 
@@ -65,7 +65,7 @@ template <class T, int W>
 void forward_row(T* __restrict y, const T* const (&source)[W], const RowFilters<T, W>& filters,
                  const T* generated) {
   for (std::int64_t first = 0; first < filters.channels; first += filters.group) {
-    const GroupTaps<T, W> taps(generated, filters.residual);
+    const GroupTaps<T, W> taps(generated);
     const std::int64_t end = first + filters.group;
     std::int64_t d = first;
     for (; d + kLanes<T> <= end; d += kLanes<T>) {
@@ -88,11 +88,11 @@ void forward_row(T* __restrict y, const T* const (&source)[W], const RowFilters<
 constexpr int kRun = 8;  // rows of one document that go through the taps together
 
 // kRun rows that all see W - 1 rows before them: a row of x is loaded once for all of its taps.
-template <class T, int W>
+template <class T, int W, bool Generated>
 void forward_run(Tensor y, Tensor x, std::int64_t t0, const RowFilters<T, W>& filters) {
   const std::int64_t stride = x.row_stride();
   const T* generated = filters.generated_row(t0);
-  const std::int64_t generated_stride = generated == nullptr ? 0 : filters.generated.row_stride();
+  const std::int64_t generated_stride = Generated ? filters.generated.row_stride() : 0;
   for (std::int64_t first = 0; first < filters.channels; first += filters.group) {
     for (std::int64_t d = first; d < first + filters.group; d += kLanes<T>) {
       const T* source = x.row<T>(t0) + d;
@@ -108,15 +108,14 @@ void forward_run(Tensor y, Tensor x, std::int64_t t0, const RowFilters<T, W>& fi
 #pragma GCC unroll 8
         for (int w = W - 1; w > 0; --w) seen[w] = seen[w - 1];
         seen[0] = load(source + i * stride);
-        const GroupTaps<T, W> taps(
-            generated == nullptr ? nullptr : generated + i * generated_stride, filters.residual);
+        const T* added = generated + i * generated_stride;
         Vec<T> sum{};
 #pragma GCC unroll 8
-        for (int w = 0; w < W; ++w) sum += (s[w] + taps.added[w]) * seen[w];
+        for (int w = 0; w < W; ++w) sum += (Generated ? s[w] + added[w] : s[w]) * seen[w];
         store<T>(target + i * y.row_stride(), sum);
       }
     }
-    if (generated != nullptr) generated += W;
+    if (Generated) generated += W;
   }
 }
 
@@ -138,7 +137,11 @@ void forward(const ConvCall& call, Tensor y, Tensor x) {
   const bool whole_vectors = filters.group % kLanes<T> == 0;
   for (std::int64_t t = 0; t < x.rows();) {
     if (whole_vectors && is_run(call.rows, t, W)) {
-      forward_run<T, W>(y, x, t, filters);
+      if (filters.generated.empty()) {
+        forward_run<T, W, false>(y, x, t, filters);
+      } else {
+        forward_run<T, W, true>(y, x, t, filters);
+      }
       t += kRun;
       continue;
     }
@@ -155,7 +158,7 @@ template <class T, int W>
 void backward_row(T* const (&target)[W], T* dgenerated, const T* dy, const T* const (&source)[W],
                   const RowFilters<T, W>& filters, const T* generated) {
   for (std::int64_t first = 0; first < filters.channels; first += filters.group) {
-    const GroupTaps<T, W> taps(generated, filters.residual);
+    const GroupTaps<T, W> taps(generated);
     const std::int64_t end = first + filters.group;
     Vec<T> products[W] = {};
     T rest[W] = {};

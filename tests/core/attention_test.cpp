@@ -118,8 +118,12 @@ TEST(Attention, GradientsEqualCentralDifferences) {
     Tensor dv = bench.output({in.v.rows(), in.v.cols()}, Layout::strided);
     ops::attention_backward(bench.context(), dq, dk, dv, in.dout, in.q, in.k, in.v, out, lse,
                             in.starts, c.shape);
-    expect_gradient(in.q, dq, loss, "dq");
-    expect_gradient(in.k, dk, loss, "dk");
+    // dscore = p (dout . v - out . dout): where a row sees one key, two equal sums leave a
+    // rounding.
+    const auto width = static_cast<double>(c.shape.head_width);
+    const double cancelling = 2 * width * largest(in.dout) * largest(in.v) / std::sqrt(width);
+    expect_gradient(in.q, dq, loss, "dq", 64, cancelling * largest(in.k));
+    expect_gradient(in.k, dk, loss, "dk", 64, cancelling * largest(in.q));
     expect_gradient(in.v, dv, loss, "dv");
   }
 }

@@ -66,12 +66,6 @@ void expect_near(const Tensor& a, const Tensor& b, std::int64_t terms, double la
   }
 }
 
-double largest(const Tensor& t) {
-  double top = 0;
-  for (const double v : values(t)) top = std::max(top, std::abs(v));
-  return top;
-}
-
 void expect_weight_gradients_of_the_whole(DType dtype) {
   Workbench bench(dtype);
   for (const CutCase& c : cut_cases()) {

@@ -101,6 +101,12 @@ inline void copy_values(const Tensor& target, const Tensor& source) {
                       [&](std::int64_t i, std::int64_t j, double) { return at(source, i, j); });
 }
 
+inline double largest(const Tensor& t) {
+  double top = 0;
+  for (const double value : values(t)) top = std::max(top, std::abs(value));
+  return top;
+}
+
 // A bound for a sum of `terms` products whose magnitudes add up to `magnitude`, each rounded a few
 // times: |error| <= (terms + 8) u magnitude (Higham, Accuracy and Stability, 3.1).
 inline double sum_bound(DType dtype, std::int64_t terms, double magnitude) {
@@ -129,8 +135,11 @@ struct Slope {
 // forward pass. With h = cbrt(u) a difference is wrong by a sixth of h^2 times the third derivative
 // and by the roundings over h, both of order u^(2/3). The third derivative is measured by a wide
 // difference where roundings do not explain what is left, and counts six times its share.
+// `cancelling`: the size of what the gradient's own formula subtracts, where that may leave
+// nothing.
 inline void expect_gradient(const Tensor& input, const Tensor& gradient, const LossTerms& loss,
-                            const std::string& what, std::int64_t terms = 64) {
+                            const std::string& what, std::int64_t terms = 64,
+                            double cancelling = 0) {
   const double u = unit_roundoff(DType::f64), h = std::cbrt(u), wide = 1.0 / 64;
   for (std::int64_t i = 0; i < input.rows(); ++i) {
     for (std::int64_t j = 0; j < input.cols(); ++j) {
@@ -147,7 +156,7 @@ inline void expect_gradient(const Tensor& input, const Tensor& gradient, const L
       };
       const Slope near = slope(h);
       const double found = at(gradient, i, j);
-      double bound = near.error + sum_bound(DType::f64, terms, std::abs(found));
+      double bound = near.error + sum_bound(DType::f64, terms, std::abs(found) + cancelling);
       if (std::abs(found - near.value) > bound) {
         // The slope over 2w exceeds that over w by half of w^2 times the third derivative.
         const double third = 2 * (slope(2 * wide).value - slope(wide).value) / (wide * wide);

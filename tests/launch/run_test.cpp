@@ -42,7 +42,7 @@ class Run : public testing::Test {
                                  const std::string& more, int ranks) {
     const std::string metrics = path(output) + "/metrics.jsonl";
     return run_shell(train_command(output, more, ranks) +
-                     " & p=$!; for i in $(seq 400); do [ $(wc -l < " + metrics +
+                     " & p=$!; for i in $(seq 3000); do [ $(wc -l < " + metrics +
                      " 2>/dev/null || echo 0) -ge 9 ] && break; sleep 0.01; done; kill -" + signal +
                      " $p; wait $p");
   }
