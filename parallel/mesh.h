@@ -48,10 +48,10 @@ std::string_view name_of(MeshAxis axis);
 std::vector<std::string> mesh_problems(const MeshShape& shape, int ranks);
 
 MeshPosition position_of(const MeshShape& shape, int rank);
-int rank_of(const MeshShape& shape, const MeshPosition& position);
+int rank_of(const MeshShape& shape, const MeshPosition& at);
 int size_of(const MeshShape& shape, MeshAxis axis);
 // The place of a rank within its group of an axis.
-int index_of(const MeshShape& shape, const MeshPosition& position, MeshAxis axis);
+int index_of(const MeshShape& shape, const MeshPosition& at, MeshAxis axis);
 // The ranks of the group that `rank` belongs to, ascending, which is also the order of index_of.
 std::vector<int> members_of(const MeshShape& shape, MeshAxis axis, int rank);
 
