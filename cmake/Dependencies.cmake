@@ -67,6 +67,18 @@ if(NOT CONVOY_CUDA STREQUAL "off")
 endif()
 message(STATUS "CUDA backend: ${CONVOY_HAS_CUDA}")
 
+# Ceres: the minima of scaling-law fits.
+set(CONVOY_HAS_CERES OFF)
+if(NOT CONVOY_CERES STREQUAL "off")
+  find_package(Ceres QUIET)
+  if(TARGET Ceres::ceres)
+    set(CONVOY_HAS_CERES ON)
+  elseif(CONVOY_CERES STREQUAL "on")
+    message(FATAL_ERROR "CONVOY_CERES=on, but Ceres was not found (Debian: libceres-dev)")
+  endif()
+endif()
+message(STATUS "Ceres, for fits: ${CONVOY_HAS_CERES}")
+
 if(CONVOY_TESTS)
   find_package(GTest REQUIRED)
 endif()

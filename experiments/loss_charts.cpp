@@ -86,6 +86,14 @@ Series validation_series(const std::vector<Seeds>& rows, const Arm& arm) {
   return series;
 }
 
+// Where the training curve begins: with the validation curve where there is one, else late enough
+// that the first steps' steep fall does not flatten the rest.
+double training_begin(const std::vector<Seeds>& validation) {
+  constexpr std::size_t kCurve = 3;
+  constexpr double kSteepShare = 0.05;
+  return validation.size() >= kCurve ? validation.front().x : kSteepShare * validation.back().x;
+}
+
 std::string note_of(const Comparison& all) {
   std::size_t most = 0;
   for (const Arm& arm : all.arms) most = std::max(most, arm.runs.size());
@@ -108,7 +116,8 @@ Chart loss_chart(const Comparison& comparison, LossAgainst against) {
     const auto validation = validation_rows(comparison, arm, against);
     if (validation.empty()) continue;
     auto training = training_rows(comparison, arm, against);
-    std::erase_if(training, [&](const Seeds& row) { return row.x < validation.front().x; });
+    const double begin = training_begin(validation);
+    std::erase_if(training, [&](const Seeds& row) { return row.x < begin; });
     chart.series.push_back({.label = {}, .colour = chart_colour(i), .points = smoothed(training)});
     chart.series.back().stroke = Stroke::faint;
     chart.series.push_back(validation_series(validation, arm));

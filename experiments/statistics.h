@@ -15,8 +15,8 @@ struct Interval {
 struct Estimate {
   int n = 0;
   double mean = 0;
-  std::optional<double> sd;          // sample (n - 1); absent for one value
-  std::optional<Interval> interval;  // 95 % of the mean, n - 1 degrees of freedom
+  std::optional<double> sd = {};          // sample (n - 1); absent for one value
+  std::optional<Interval> interval = {};  // 95 % of the mean, n - 1 degrees of freedom
 };
 
 // Throws Error on no values.

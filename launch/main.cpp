@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
+#include "experiments/fit_verb.h"
 #include "experiments/report_verb.h"
 #include "launch/checkpoint/checkpoint_verb.h"
 #include "launch/environment.h"
@@ -26,6 +27,8 @@ int run(int argc, char** argv, const convoy::MpiEnvironment& mpi) {
   convoy::add_plan_verb(app);
   convoy::add_checkpoint_verb(app);
   convoy::add_bench_verb(app);
+  convoy::add_compare_verb(app);
+  convoy::add_fit_verb(app);
   convoy::add_report_verb(app);
   try {
     app.parse(argc, argv);

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "experiments/loss_charts.h"
 #include "experiments/report_verb.h"
 #include "tests/experiments/run_directory.h"
 #include "tests/experiments/xml_check.h"
@@ -74,6 +75,17 @@ TEST(Report, ThePicturesAreWellFormedXml) {
     EXPECT_EQ(xml_fault(read_text(options.output / name)), "") << name;
     EXPECT_TRUE(has(out.str(), name));
   }
+}
+
+TEST(Report, ARunValidatedOnlyAtItsEndStillHasACurve) {
+  const TemporaryDirectory place;
+  std::string metrics;
+  for (int step = 1; step <= 40; ++step) metrics += train_row(1, step, 3.0 - 0.05 * step);
+  const auto run = write_run(place.path(), {.metrics = metrics + eval_row(1, 40, 1.0)});
+  const Chart chart = loss_chart(compare({read_run(run)}), LossAgainst::flops);
+  ASSERT_EQ(chart.series.size(), 2U);
+  EXPECT_EQ(chart.series[0].points.size(), 39U);  // all but the first 5 % of the way
+  EXPECT_EQ(chart.series[1].points.size(), 1U);
 }
 
 TEST(Report, ThePageNeedsNothingFromOutside) {

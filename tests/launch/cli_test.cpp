@@ -6,9 +6,10 @@ namespace convoy::test {
 namespace {
 
 TEST(CommandLine, EveryVerbHelpsWithAnExample) {
-  for (const char* verb : {"prepare", "corpus austen", "tokenizer train", "tokenizer encode",
-                           "tokenizer decode", "train", "eval", "sample", "plan", "checkpoint info",
-                           "checkpoint verify", "checkpoint export", "bench", "report"}) {
+  for (const char* verb :
+       {"prepare", "corpus austen", "tokenizer train", "tokenizer encode", "tokenizer decode",
+        "train", "eval", "sample", "plan", "checkpoint info", "checkpoint verify",
+        "checkpoint export", "bench", "report", "fit", "compare"}) {
     const auto help = run_convoy(std::string(verb) + " --help");
     EXPECT_EQ(help.code, 0) << verb;
     EXPECT_NE(help.output.find("Example"), std::string::npos) << verb << "\n" << help.output;
@@ -73,7 +74,8 @@ TEST(CommandLine, TextToTokensToTextIsTheIdentityOnRandomBytes) {
 
 TEST(CommandLine, AMissingFileIsNamed) {
   for (const char* command : {"plan nowhere.toml", "eval nowhere", "sample nowhere",
-                              "prepare --input nowhere.txt --output /tmp/x.h5", "report nowhere"}) {
+                              "prepare --input nowhere.txt --output /tmp/x.h5", "report nowhere",
+                              "fit nowhere --law power", "compare nowhere"}) {
     const auto result = run_convoy(command);
     EXPECT_NE(result.code, 0) << command;
     EXPECT_NE(result.output.find("nowhere"), std::string::npos) << command << ": " << result.output;
