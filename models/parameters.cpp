@@ -23,7 +23,7 @@ double initial_value(const Parameter& p, const RandomStream& random, std::int64_
     case Initializer::Kind::normal: return scale * random.normal(static_cast<std::uint64_t>(index));
     case Initializer::Kind::uniform:
       return scale * (2 * random.uniform(static_cast<std::uint64_t>(index)) - 1);
-    case Initializer::Kind::first_row_one: return index < p.shape.back() ? scale : 0;
+    case Initializer::Kind::first_row_one: return index < p.placement.shape.back() ? scale : 0;
   }
   return 0;
 }
@@ -36,16 +36,21 @@ Tensor view_of(const Tensor& flat, std::int64_t offset, std::span<const std::int
 
 }  // namespace
 
-std::int64_t Parameter::size() const {
-  std::int64_t product = 1;
-  for (const auto dim : shape) product *= dim;
-  return product;
-}
-
-Parameter& ParameterStore::declare(std::string name, std::vector<std::int64_t> shape,
-                                   Initializer initializer, WeightDecay decay, Adjacent adjacent) {
+Parameter& ParameterStore::declare(std::string name, Placement placement, Initializer initializer,
+                                   WeightDecay decay, Adjacent adjacent) {
   CHECK(backend_ == nullptr, name, " is declared after the parameters were laid out");
-  parameters_.push_back({std::move(name), std::move(shape), initializer, decay, 0, {}, {}, {}});
+  if (const auto problem = placement_problem(name, placement, mesh_)) throw Error(*problem);
+  Shard shard(placement, mesh_, position_);
+  auto shape = shard.shape();
+  parameters_.push_back({std::move(name),
+                         std::move(placement),
+                         std::move(shard),
+                         std::move(shape),
+                         initializer,
+                         decay,
+                         0,
+                         {},
+                         {}});
   Parameter& parameter = parameters_.back();
   parameter.offset = adjacent == Adjacent::yes ? extent_ : aligned(extent_);
   extent_ = parameter.offset + parameter.size();
@@ -92,7 +97,8 @@ void ParameterStore::initialize(std::uint64_t seed) {
     std::vector<double> host(static_cast<std::size_t>(parameter.size()));
     const auto fill = [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
-        host[static_cast<std::size_t>(i)] = initial_value(parameter, random, i);
+        const auto index = parameter.shard.global_index_of(i);
+        host[static_cast<std::size_t>(i)] = index ? initial_value(parameter, random, *index) : 0;
       }
     };
     const std::int64_t threads =
@@ -125,6 +131,15 @@ void ParameterStore::add_second_gradients() {
   for (const auto& second : second_gradients_) {
     backend_->add(second.parameter->gradient, second.parameter->gradient, second.tensor);
   }
+}
+
+void reduce_partial_gradients(ParameterStore& store, Communicator& tp) {
+  std::vector<Work> in_flight;
+  for (const auto& parameter : store.all()) {
+    if (!parameter.partial_over_tp()) continue;
+    in_flight.push_back(tp.all_reduce(parameter.gradient, Reduction::sum));
+  }
+  for (auto& work : in_flight) work.wait();
 }
 
 Tensor ParameterStore::joined(const Tensor& first, std::int64_t rows, std::int64_t columns) {

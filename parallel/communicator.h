@@ -55,7 +55,7 @@ class Communicator {
 
   // In place. The order of a sum is the backend's: not the same for every number of ranks.
   virtual Work all_reduce(Tensor values, Reduction reduction) = 0;
-  // out [size * n] from in [n] of each rank, in order of rank.
+  // out [size * n] from in [n] of each rank, in order of rank; `in` may be this rank's part of out.
   virtual Work all_gather(Tensor out, Tensor in) = 0;
   // out [n] = this rank's n of the sum of in [size * n].
   virtual Work reduce_scatter(Tensor out, Tensor in) = 0;

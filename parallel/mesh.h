@@ -40,8 +40,9 @@ enum class MeshAxis : std::uint8_t {
   gradient,         // dp * cp: the gradients of all parameters but the experts' are summed over it
   ep,               // holds the different experts
   expert_gradient,  // (dp * cp) / ep: holds the same experts
+  sequence,         // cp * tp: share the rows of each sequence
 };
-inline constexpr int kMeshAxes = 8;
+inline constexpr int kMeshAxes = 9;
 std::string_view name_of(MeshAxis axis);
 
 // What is wrong with a mesh for this many ranks, each with a remedy; empty where nothing is.
@@ -73,6 +74,7 @@ class Mesh {
   Communicator& gradient() const { return on(MeshAxis::gradient); }
   Communicator& ep() const { return on(MeshAxis::ep); }
   Communicator& expert_gradient() const { return on(MeshAxis::expert_gradient); }
+  Communicator& sequence() const { return on(MeshAxis::sequence); }
 
  private:
   MeshShape shape_;

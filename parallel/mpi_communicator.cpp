@@ -150,7 +150,9 @@ class MpiCommunicator final : public Communicator {
           size_, " ranks into ", out.describe());
     const LongType part(in.dtype(), in.size(), largest_);
     auto pending = start();
-    MPI_CHECK(MPI_Iallgather(in.data(), 1, part, out.data(), 1, part, comm_, pending->add()));
+    const auto* place = static_cast<const std::byte*>(out.data()) + rank_ * in.bytes();
+    const void* source = in.data() == place ? MPI_IN_PLACE : in.data();
+    MPI_CHECK(MPI_Iallgather(source, 1, part, out.data(), 1, part, comm_, pending->add()));
     return Work(std::move(pending));
   }
 

@@ -230,6 +230,13 @@ dim3 grid_of(std::int64_t rows, std::int64_t heads) {
           static_cast<unsigned>(heads)};
 }
 
+// Queries of a part of a sequence, as context parallelism has them, exist on the CPU alone so far.
+void expect_whole_sequences(const AttentionShape& shape) {
+  CHECK(shape.runs == 1 && shape.key_length == shape.length && shape.run_begin[0] == 0,
+        "attention of ", shape.runs, " runs of queries to ", shape.key_length,
+        " keys a sequence is not available on a GPU yet: set parallel.cp = 1");
+}
+
 }  // namespace
 
 void pack_statistics(cudaStream_t stream, float* to, const Tensor& log_sum_exp,
@@ -246,6 +253,7 @@ void CudaBackend::attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Te
                                     Tensor document_start, const AttentionShape& shape) {
   using namespace cuda;
   if (q.size() == 0) return;
+  expect_whole_sequences(shape);
   if (shape.one_document && flash_ && flash_->takes_forward(out, log_sum_exp, q, k, v, shape)) {
     return flash_->forward(out, log_sum_exp, q, k, v, shape);
   }
@@ -265,6 +273,7 @@ void CudaBackend::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dou
                                      Tensor document_start, const AttentionShape& shape) {
   using namespace cuda;
   if (q.size() == 0) return;
+  expect_whole_sequences(shape);
   if (shape.one_document && flash_ &&
       flash_->takes_backward(dq, dk, dv, dout, q, k, v, out, log_sum_exp, shape)) {
     return flash_->backward(dq, dk, dv, dout, q, k, v, out, log_sum_exp, shape);

@@ -16,16 +16,18 @@ constexpr int kPiece = 64;  // rows of one token summed by one block
 
 template <class T>
 __global__ void gather_kernel(Rows<T> y, Rows<const T> table, const std::int32_t* tokens,
-                              std::int64_t vocabulary, std::int64_t columns) {
+                              TableRange range, std::int64_t table_rows, std::int64_t columns) {
   const std::int32_t token = tokens[blockIdx.x];
-  if (token < 0 || token >= vocabulary) {
+  if (token < 0 || token >= range.total) {
     printf("token %d at row %d is outside the vocabulary of %lld\n", token, blockIdx.x,
-           static_cast<long long>(vocabulary));
+           static_cast<long long>(range.total));
     __trap();
   }
-  const T* from = table.row(token);
+  const std::int64_t place = token - range.first;
+  const bool here = place >= 0 && place < table_rows;
+  const T* from = table.row(here ? place : 0);
   T* to = y.row(blockIdx.x);
-  for (std::int64_t j = threadIdx.x; j < columns; j += kThreads) to[j] = from[j];
+  for (std::int64_t j = threadIdx.x; j < columns; j += kThreads) to[j] = here ? from[j] : T(0.0f);
 }
 
 __global__ void count_rows_kernel(std::int32_t* index, std::int32_t rows) {
@@ -71,13 +73,16 @@ __global__ void sum_pieces_kernel(Wide<T>* sums, Rows<const T> dy, const std::in
   }
 }
 
-// Block i: where a run ends at i, adds the sums of its pieces, in order, to the table row.
+// Block i: where a run ends at i, adds the sums of its pieces, in order, to the table row, if this
+// part of the table has it.
 template <class W>
 __global__ void add_runs_kernel(Rows<W> dtable, const W* sums, const std::int32_t* sorted,
-                                const std::int32_t* starts, std::int32_t rows,
-                                std::int64_t columns) {
+                                const std::int32_t* starts, std::int32_t rows, std::int64_t columns,
+                                std::int64_t first, std::int64_t table_rows) {
   const std::int32_t i = blockIdx.x;
   if (i + 1 < rows && starts[i + 1] != i + 1) return;
+  const std::int64_t place = sorted[i] - first;
+  if (place < 0 || place >= table_rows) return;
   const std::int32_t begin = starts[i];
   for (std::int64_t j = threadIdx.x; j < columns; j += kThreads) {
     W sum = 0;
@@ -85,29 +90,34 @@ __global__ void add_runs_kernel(Rows<W> dtable, const W* sums, const std::int32_
       sum += sums[(end - 1) * columns + j];
     }
     sum += sums[i * columns + j];
-    dtable.row(sorted[i])[j] += sum;
+    dtable.row(place)[j] += sum;
   }
 }
 
 }  // namespace
 }  // namespace cuda
 
-void CudaBackend::embedding_forward(Tensor y, Tensor table, Tensor tokens) {
+void CudaBackend::embedding_forward(Tensor y, Tensor table, Tensor tokens,
+                                    const TableRange& range) {
   using namespace cuda;
   if (y.size() == 0) return;
+  const TableRange known = {range.first, range.total > 0 ? range.total : table.rows()};
   dispatch_element(y.dtype(), [&]<class T>() {
     gather_kernel<T><<<static_cast<unsigned>(y.rows()), kThreads, 0, stream_>>>(
-        rows_of<T>(y), read_rows<T>(table), tokens.data<std::int32_t>(), table.rows(), y.cols());
+        rows_of<T>(y), read_rows<T>(table), tokens.data<std::int32_t>(), known, table.rows(),
+        y.cols());
   });
   check_launch();
 }
 
-void CudaBackend::embedding_backward(Tensor dtable, Tensor dy, Tensor tokens) {
+void CudaBackend::embedding_backward(Tensor dtable, Tensor dy, Tensor tokens,
+                                     const TableRange& range) {
   using namespace cuda;
   if (dy.size() == 0) return;
   const auto rows = static_cast<std::int32_t>(dy.rows());
+  const std::int64_t vocabulary = range.total > 0 ? range.total : dtable.rows();
   int bits = 1;
-  while ((std::int64_t{1} << bits) < dtable.rows()) ++bits;
+  while ((std::int64_t{1} << bits) < vocabulary) ++bits;
   std::size_t sort_bytes = 0;
   const std::int32_t* none = nullptr;
   CUDA_CHECK(cub::DeviceRadixSort::SortPairs(
@@ -131,7 +141,7 @@ void CudaBackend::embedding_backward(Tensor dtable, Tensor dy, Tensor tokens) {
     sum_pieces_kernel<T><<<static_cast<unsigned>(ceil_div(rows, kPiece)), kThreads, 0, stream_>>>(
         sums, read_rows<T>(dy), order, starts, rows, dy.cols());
     add_runs_kernel<W><<<static_cast<unsigned>(rows), kThreads, 0, stream_>>>(
-        rows_of<W>(dtable), sums, sorted, starts, rows, dy.cols());
+        rows_of<W>(dtable), sums, sorted, starts, rows, dy.cols(), range.first, dtable.rows());
   });
   check_launch();
 }

@@ -83,6 +83,24 @@ __global__ void statistics_kernel(Rows<Wide<T>> statistics, Rows<const T> logits
   out[2] = targets[i] >= 0 && column >= 0 && column < columns ? widen(row[column]) : W(0);
 }
 
+// statistics [rows, 3] from the parts [n * rows, 3], one thread a row.
+template <class W>
+__global__ void merge_kernel(Rows<W> statistics, Rows<const W> parts, std::int64_t rows,
+                             std::int64_t all) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= rows) return;
+  W largest = parts.row(i)[0], sum = 0, target = 0;
+  for (std::int64_t p = i; p < all; p += rows) largest = max(largest, parts.row(p)[0]);
+  for (std::int64_t p = i; p < all; p += rows) {
+    sum += parts.row(p)[1] * exponential(parts.row(p)[0] - largest);
+    target += parts.row(p)[2];
+  }
+  W* out = statistics.row(i);
+  out[0] = largest;
+  out[1] = sum;
+  out[2] = target;
+}
+
 template <class W>
 __global__ void losses_kernel(double* losses, Rows<const W> statistics, const std::int32_t* targets,
                               std::int64_t rows) {
@@ -162,6 +180,20 @@ void CudaBackend::softmax_statistics(Tensor statistics, Tensor logits, Tensor ta
     statistics_kernel<T, V><<<static_cast<unsigned>(logits.rows()), kRowThreads, 0, stream_>>>(
         rows_of<Wide<T>>(statistics), read_rows<T>(logits), targets.data<std::int32_t>(),
         logits.cols(), first_class);
+  });
+  check_launch();
+}
+
+void CudaBackend::merge_softmax_statistics(Tensor statistics, Tensor parts) {
+  using namespace cuda;
+  if (statistics.size() == 0) return;
+  const auto blocks = static_cast<unsigned>(ceil_div<std::int64_t>(statistics.rows(), 256));
+  dispatch_element(statistics.dtype(), [&]<class W>() {
+    CHECK(sizeof(W) >= 4, "softmax statistics are f32 or f64, not ", statistics.describe());
+    if constexpr (sizeof(W) >= 4) {
+      merge_kernel<W><<<blocks, 256, 0, stream_>>>(rows_of<W>(statistics), read_rows<W>(parts),
+                                                   statistics.rows(), parts.rows());
+    }
   });
   check_launch();
 }

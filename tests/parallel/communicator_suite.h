@@ -42,6 +42,12 @@ inline void expect_gathers(Communicator& c) {
     EXPECT_EQ(all[2 * r], double(r));
     EXPECT_EQ(all[2 * r + 1], 0.5);
   }
+  std::vector<double> in_place(2 * n, -1);
+  const Tensor whole = view(in_place, 2), own_part = whole.row_range(c.rank(), 1);
+  own_part.data<double>()[0] = double(c.rank());
+  own_part.data<double>()[1] = 0.5;
+  c.all_gather(whole, own_part).wait();
+  EXPECT_EQ(in_place, all);
   std::vector<double> parts(3 * n), own(3);
   std::iota(parts.begin(), parts.end(), 0);
   c.reduce_scatter(view(own), view(parts)).wait();
