@@ -50,6 +50,7 @@ Parameter& ParameterStore::declare(std::string name, Placement placement, Initia
                          decay,
                          0,
                          {},
+                         {},
                          {}});
   Parameter& parameter = parameters_.back();
   parameter.offset = adjacent == Adjacent::yes ? extent_ : aligned(extent_);

@@ -124,8 +124,9 @@ void expect_shared_queries(std::int64_t length, const std::vector<std::int64_t>&
   Tensor dk = bench.zeros({k.rows(), k.cols()}), dv = bench.zeros({k.rows(), k.cols()});
   for (const std::int64_t rank : {0, 1}) {
     const std::int64_t chunk = length / 4;
-    const AttentionShape shape{2,      length / 2, kHeads, kKeyHeads,
-                               kWidth, length,     2,      {rank * chunk, (3 - rank) * chunk}};
+    const AttentionShape shape{2,         length / 2, kHeads,
+                               kKeyHeads, kWidth,     false,
+                               length,    2,          {rank * chunk, (3 - rank) * chunk}};
     std::vector<std::int64_t> own;
     for (std::int64_t b = 0; b < 2; ++b) {
       for (const auto begin : shape.run_begin) {
@@ -176,7 +177,7 @@ TEST(AttentionRuns, QueriesPastTheKeysAreRefused) {
   Workbench bench;
   const Tensor q = bench.random({4, 4}), k = bench.random({8, 4}), lse = bench.output({4, 1});
   const Tensor starts = bench.indices({0, 0, 0, 0});
-  const AttentionShape shape{1, 4, 1, 1, 4, 8, 2, {0, 7}};
+  const AttentionShape shape{1, 4, 1, 1, 4, false, 8, 2, {0, 7}};
   EXPECT_THROW(
       ops::attention_forward(bench.context(), bench.output({4, 4}), lse, q, k, k, starts, shape),
       Error);
