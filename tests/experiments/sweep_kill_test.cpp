@@ -93,5 +93,40 @@ TEST_F(KilledSweep, EndsWithTheTablesOfAnUndisturbedOne) {
       << "equal times too? then nothing was killed";
 }
 
+TEST_F(KilledSweep, AskedToStopItLeavesCheckpointsAndGoesOnFromThem) {
+  const std::string longer = "[plan]\nmode = \"grid\"\ntokens = [512000]\nepochs = 100\n";
+  write_manifest("m.toml", base() + "[arch.transformer]\n" + size("S", 16) + longer);
+  const pid_t sweep_process = start(sweep_command("run", "m.toml", "killed"));
+  // The first rows say that the trainer is at work and has its signal handlers.
+  const auto begun = [&] {
+    if (!fs::exists(path("killed")) || folders("killed").empty()) return false;
+    const fs::path metrics = folders("killed")[0] / "metrics.jsonl";
+    return fs::exists(metrics) && count(read_text(metrics), "\n") > 5;
+  };
+  for (int i = 0; i < 2000 && !begun(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  kill(sweep_process, SIGTERM);
+  int status = 0;
+  waitpid(sweep_process, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 75) << read_text(path("killed.log"));
+  const fs::path run = folders("killed")[0];
+  const auto json = nlohmann::json::parse(read_text(run / "run.json"));
+  EXPECT_EQ(json.at("status"), "interrupted");
+  const auto reached = Checkpoint::open(run).manifest().step;
+  EXPECT_LT(reached, 2000);
+  const auto state = sweep("status", "m.toml", "killed");
+  EXPECT_NE(state.output.find("1 interrupted"), std::string::npos) << state.output;
+  ASSERT_EQ(sweep("run", "m.toml", "killed").code, 0);
+  std::ifstream metrics(run / "metrics.jsonl");
+  std::int64_t first = 0;
+  for (std::string line; std::getline(metrics, line) && first == 0;) {
+    const auto row = nlohmann::json::parse(line);
+    if (row.at("attempt") == 2) first = row.at("step");
+  }
+  EXPECT_EQ(first, reached + 1) << "it should go on from the checkpoint it left";
+}
+
 }  // namespace
 }  // namespace convoy::test
