@@ -1,8 +1,8 @@
 // The general convolution kernels: any dtype, width, rank, head size, strides and halo.
 #include "core/conv_shape.h"
 #include "core/cuda/conv.h"
-#include "core/cuda/conv_weights.cuh"
 #include "core/cuda/elements.cuh"
+#include "core/cuda/partial_sums.cuh"
 #include "core/cuda/reductions.cuh"
 
 namespace convoy {

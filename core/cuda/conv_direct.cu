@@ -4,8 +4,8 @@
 // dx is written once. Gradients of generated filters are summed over the lanes of a group.
 #include "core/conv_shape.h"
 #include "core/cuda/conv.h"
-#include "core/cuda/conv_weights.cuh"
 #include "core/cuda/elements.cuh"
+#include "core/cuda/partial_sums.cuh"
 #include "core/cuda/reductions.cuh"
 
 namespace convoy::cuda {
@@ -80,6 +80,8 @@ __device__ inline void load_static(float (&s)[W][V], const DirectCall& call, int
 // window of W rows turn round within a batch.
 template <int W>
 constexpr int kAhead = W == 3 ? 3 : 4;
+
+constexpr int kMostRows = 4;  // the largest kAhead
 
 // A batch of rows on its way from memory.
 template <int W, bool Generates, bool Backward>
@@ -160,15 +162,54 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Rows<bf16> y, DirectC
   }
 }
 
-// Sums each of the values over the `lanes` neighbouring lanes of a group, a power of two.
-template <int W>
-__device__ inline void group_sums(float (&x)[W], int lanes) {
+// Adds the other half-group's values of the rows that this lane keeps: of `Count` rows, the lane
+// with its bit `offset` set keeps the odd ones. Half as many rows remain.
+template <int Count, int W>
+__device__ inline void fold_rows(float (&x)[kMostRows][W], int offset) {
+  const bool odd = (threadIdx.x & offset) != 0;
 #pragma unroll
-  for (int offset = 1; offset < kWarp; offset *= 2) {
-    if (offset >= lanes) break;
+  for (int k = 0; k < Count / 2; ++k) {
 #pragma unroll
-    for (int w = 0; w < W; ++w) x[w] += __shfl_xor_sync(~0u, x[w], offset);
+    for (int w = 0; w < W; ++w) {
+      const float sent = odd ? x[2 * k][w] : x[2 * k + 1][w];
+      const float kept = odd ? x[2 * k + 1][w] : x[2 * k][w];
+      x[k][w] = kept + __shfl_xor_sync(~0u, sent, offset);
+    }
   }
+}
+
+// Sums over the `lanes` neighbouring lanes of a group, a power of two, the taps of each of
+// kAhead<W> rows. With four rows each lane ends with some of them; how many, and which: rows k *
+// step + first.
+struct KeptRows {
+  int count, first, step;
+};
+template <int W>
+__device__ inline KeptRows group_sums(float (&x)[kMostRows][W], int lanes) {
+  int folded = 1;  // lanes already summed over
+  KeptRows kept = {kAhead<W>, 0, 1};
+  if constexpr (kAhead<W> == 4) {
+    const int lane = threadIdx.x % kWarp;
+    if (lanes >= 2) {
+      fold_rows<4>(x, 1);
+      kept = {2, lane & 1, 2};
+      folded = 2;
+    }
+    if (lanes >= 4) {
+      fold_rows<2>(x, 2);
+      kept = {1, (lane & 1) + (lane & 2), 4};
+      folded = 4;
+    }
+  }
+  for (int offset = folded; offset < lanes; offset *= 2) {
+#pragma unroll
+    for (int k = 0; k < kAhead<W>; ++k) {
+      if (k >= kept.count) break;
+#pragma unroll
+      for (int w = 0; w < W; ++w) x[k][w] += __shfl_xor_sync(~0u, x[k][w], offset);
+    }
+  }
+  return kept;
 }
 
 template <int W>
@@ -187,9 +228,10 @@ __device__ inline void store_taps(bf16* to, const float (&sums)[W], bool whole) 
 
 // Which channels and rows a thread of the backward pass has. Lanes past the channels stay for the
 // sums over a group, which ends where the channels end.
+template <int W>
 struct Part {
   int channel, group, lanes;
-  bool inside, leads;       // leads: its lane stores the sums of its group
+  bool inside, stores;      // stores: its lane stores sums of its group
   std::int64_t first, end;  // rows
 
   __device__ Part(const DirectCall& call, bool generates) {
@@ -198,7 +240,9 @@ struct Part {
     channel = inside ? own : 0;
     group = channel / call.head_size;
     lanes = generates ? call.head_size / V : 1;
-    leads = inside && own % call.head_size == 0;
+    // One lane of the group stores a row: the first four, with a row each, where rows are folded.
+    const int place = own % call.head_size / V;
+    stores = inside && place < (kAhead<W> == 4 ? 4 : 1);
     first = blockIdx.y * call.chunk_rows;
     end = min(first + call.chunk_rows, call.rows);
   }
@@ -213,13 +257,16 @@ struct BackwardWalk {
 
   template <bool Masked>
   __device__ void run(const Batch<W, Generates, true>& batch, const DirectCall& call, Rows<bf16> dx,
-                      Rows<bf16> dgenerated, std::int64_t t0, const Part& part) {
+                      Rows<bf16> dgenerated, std::int64_t t0, const Part<W>& part) {
+    float products[kMostRows][W];
 #pragma unroll
     for (int i = 0; i < kAhead<W>; ++i) {
       const std::int64_t t = t0 + i;
-      float dy[V], products[W] = {};
+      float dy[V];
       widen_channels(seen[i % W], batch.x[i]);
       widen_channels(dy, batch.dy[i]);
+#pragma unroll
+      for (int w = 0; w < W; ++w) products[i][w] = 0;
 #pragma unroll
       for (int e = 0; e < V; ++e) pending[i % W][e] = 0;
       const bool counts = t < part.end;  // rows after the chunk add to dx alone
@@ -233,21 +280,24 @@ struct BackwardWalk {
           if (Input) {
             pending[(i - w + W) % W][e] += (Generates ? s[w][e] + added : s[w][e]) * dy[e];
           }
-          if (Input && Generates) products[w] += dy[e] * source;
+          if (Input && Generates) products[i][w] += dy[e] * source;
           if (Weight && counts) static_sum[w][e] += dy[e] * source;
         }
       }
       if (!Input) continue;
-      if (Generates) {
-        group_sums(products, part.lanes);
-        if (part.leads && counts) {
-          store_taps<W>(dgenerated.row(t) + part.group * W, products, call.whole_taps);
-        }
-      }
       const std::int64_t done = t - (W - 1);  // no row after t adds to it
       if (part.inside && done >= part.first && done < part.end) {
         store_pack(dx.row(done) + part.channel, narrow_channels(pending[(i + 1) % W]));
       }
+    }
+    if (!Generates || !Input) return;
+    const KeptRows kept = group_sums<W>(products, part.lanes);
+#pragma unroll
+    for (int k = 0; k < kAhead<W>; ++k) {
+      if (k >= kept.count || !part.stores) break;
+      const std::int64_t t = t0 + k * kept.step + kept.first;
+      if (t >= part.end) continue;
+      store_taps<W>(dgenerated.row(t) + part.group * W, products[k], call.whole_taps);
     }
   }
 };
@@ -256,7 +306,7 @@ struct BackwardWalk {
 template <int W, bool Generates, bool Input, bool Weight>
 __global__ void __launch_bounds__(kThreads, 3)
     backward_kernel(Rows<bf16> dx, Rows<bf16> dgenerated, float* partial, DirectCall call) {
-  const Part part(call, Generates);
+  const Part<W> part(call, Generates);
   BackwardWalk<W, Generates, Input, Weight> walk;
   load_static(walk.s, call, part.channel);
 #pragma unroll

@@ -14,9 +14,9 @@
 // chunks of rows (du, ds) go through device memory and are added in order.
 #include "core/conv_shape.h"
 #include "core/cuda/conv.h"
-#include "core/cuda/conv_weights.cuh"
 #include "core/cuda/elements.cuh"
 #include "core/cuda/mma.cuh"
+#include "core/cuda/partial_sums.cuh"
 
 namespace convoy::cuda {
 namespace {
@@ -34,12 +34,12 @@ template <int Warps>
 struct Block {
   static constexpr int kThreads = 32 * Warps;
   static constexpr int kChannels = 32 * Warps;
-  static constexpr int kPitch = kChannels * 2 + 16;  // of a row of the ring, of u and of s
+  static constexpr int kPitch = kChannels * 2 + 16;  // of a row of the ring and of u
   static constexpr int kRowsBytes = kRing * kPitch;
   static constexpr int kZBytes = kRing / 4 * 5 * 2 * kRanks;
   static constexpr int kReachBytes = kRing * 4;
-  static constexpr int kFilterRows = kTaps * kRanks + kTaps + 1;
-  static constexpr int kForwardBytes = kRowsBytes + kZBytes + kReachBytes + kFilterRows * kPitch;
+  static constexpr int kFilterBytes = kTaps * kRanks * kPitch + kTaps * kChannels / 2 * 16;
+  static constexpr int kForwardBytes = kRowsBytes + kZBytes + kReachBytes + kFilterBytes;
   static constexpr int kSumBytes = Warps * kTokens / 4 * kSumPitch;
 };
 
@@ -49,7 +49,7 @@ struct LowrankCall {
   const std::int32_t* reach;
   std::int64_t rows, chunk_rows;
   int channels, rank, width;
-  bool residual;
+  float residual;  // 1 or 0
 };
 
 __device__ inline int rank_at(int k) { return k % 8 / 2 * 4 + k % 2 + k / 8 * 2; }
@@ -68,6 +68,10 @@ struct Shared {
         s(u + kTaps * kRanks * kPitch),
         dy(base + Block<Warps>::kForwardBytes),
         sums(dy + Block<Warps>::kRowsBytes) {}
+  // s of tap w at the channels of a warp's column tile j and lane 4 g + c, as an accumulator.
+  __device__ std::uint32_t s_pair(int w, int warp, int j, int c) const {
+    return s + ((w * Warps + warp) * 16 + 4 * j + c) * 16;
+  }
   __device__ std::uint32_t z_row(int slot) const { return z + (slot + slot / 4) * 2 * kRanks; }
 };
 
@@ -92,46 +96,61 @@ __device__ inline int load_shared4(std::uint32_t address) {
 __device__ inline void store_shared4(std::uint32_t address, Pair v) {
   asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(v) : "memory");
 }
+__device__ inline void store_shared16(std::uint32_t address, float a, float b, float c, float d) {
+  asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(address), "f"(a), "f"(b), "f"(c),
+               "f"(d)
+               : "memory");
+}
 __device__ inline void copy_ahead4(std::uint32_t to, const void* from, bool there) {
   const int bytes = there ? 4 : 0;
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes)
                : "memory");
 }
 
-// u and s of the block's channels, in the order that the matrix units want; zeros where there are
-// no more ranks, taps or channels. After s lies a row of zeros. A thread asks for all of its part
-// before it waits for any.
+// u of the block's channels in the order that the matrix units want, and s as accumulators do: for
+// each pair of channels {low, high, low, high} in f32. Zeros where there are no more ranks, taps or
+// channels. A thread asks for all of its part before it waits for any.
 template <int Warps>
 __device__ inline void load_filters(const Shared<Warps>& shared, const LowrankCall& call,
                                     int channel0) {
   using Sizes = Block<Warps>;
   constexpr int kPacks = Sizes::kChannels / 8;  // of 8 channels
-  constexpr int kAll = Sizes::kFilterRows * kPacks, kOwn = ceil_div(kAll, Sizes::kThreads);
+  constexpr int kOwn = kTaps * kRanks * kPacks / Sizes::kThreads;
+  static_assert(kOwn * Sizes::kThreads == kTaps * kRanks * kPacks && kTaps * kPacks <= 128);
+  const auto load = [&](const bf16* row, int channel, bool there) {
+    uint4 loaded = {0, 0, 0, 0};
+    if (there) loaded = *reinterpret_cast<const uint4*>(row + channel);
+    return loaded;
+  };
   uint4 held[kOwn];
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
-    const int index = i * Sizes::kThreads + threadIdx.x;
-    const int row = index / kPacks, channel = channel0 + index % kPacks * 8;
-    const bool is_u = row < kTaps * kRanks;
-    const int w = is_u ? row / kRanks : row - kTaps * kRanks;
-    const int rank = rank_at(row % kRanks);
-    held[i] = {0, 0, 0, 0};
-    if (index < kAll && channel < call.channels && w < call.width && (!is_u || rank < call.rank)) {
-      const bf16* from = is_u ? call.u + (rank * call.width + w) * std::int64_t{call.channels}
-                              : call.s + w * std::int64_t{call.channels};
-      held[i] = *reinterpret_cast<const uint4*>(from + channel);
-    }
+    const int row = (i * Sizes::kThreads + threadIdx.x) / kPacks;
+    const int channel = channel0 + threadIdx.x % kPacks * 8;
+    const int w = row / kRanks, rank = rank_at(row % kRanks);
+    held[i] = load(call.u + (rank * call.width + w) * std::int64_t{call.channels}, channel,
+                   channel < call.channels && w < call.width && rank < call.rank);
   }
+  const int w = threadIdx.x / kPacks, pack = threadIdx.x % kPacks;
+  const bool has_s = w < kTaps;
+  const uint4 s = load(call.s + w * std::int64_t{call.channels}, channel0 + pack * 8,
+                       w < call.width && channel0 + pack * 8 < call.channels);
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
-    const int index = i * Sizes::kThreads + threadIdx.x;
-    if (index >= kAll) break;
-    const int row = index / kPacks, pack = index % kPacks;
+    const int row = (i * Sizes::kThreads + threadIdx.x) / kPacks;
     const std::uint32_t to = shared.u + row * Sizes::kPitch + pack / 4 * 64 + pack % 4 * 4;
     store_shared4(to, held[i].x);
     store_shared4(to + 16, held[i].y);
     store_shared4(to + 32, held[i].z);
     store_shared4(to + 48, held[i].w);
+  }
+  if (!has_s) return;
+  const std::uint32_t to = shared.s_pair(w, pack / 4, 0, pack % 4);
+  const Pair pairs[4] = {s.x, s.y, s.z, s.w};
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const float low = low_of(pairs[j]), high = high_of(pairs[j]);
+    store_shared16(to + j * 64, low, high, low, high);
   }
 }
 
@@ -270,13 +289,12 @@ struct ColumnFilters {
       u[w][0] = two[0], u[w][1] = two[1];
       u[w + 1][0] = two[2], u[w + 1][1] = two[3];
     }
-    // Row 0 of the 8 x 8 matrix of tap lane / 8 is s, the others are zeros.
-    Pair taps[4];
-    load_matrices_transposed(
-        taps, shared.s + (lane % 8 == 0 ? lane / 8 : kTaps) * shared.kPitch + column);
-    const Pair one = threadIdx.x % 4 == 0 ? 0x3f80u : 0u;
 #pragma unroll
-    for (int w = 0; w < kTaps; ++w) multiply_half(s[w], one, one, taps[w]);
+    for (int w = 0; w < kTaps; ++w) {
+      const uint4 loaded = load_shared16(shared.s_pair(w, threadIdx.x / 32, j, lane % 4));
+      s[w][0] = __uint_as_float(loaded.x), s[w][1] = __uint_as_float(loaded.y);
+      s[w][2] = __uint_as_float(loaded.z), s[w][3] = __uint_as_float(loaded.w);
+    }
   }
 };
 
@@ -286,23 +304,24 @@ using ZPair = Pair[4];
 template <int Warps>
 __device__ inline void load_z(ZPair& z, const Shared<Warps>& shared, const LaneRows& lane,
                               int first) {
+  // One by one, so that each lands in its place of the operand.
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const uint2 ranks = load_shared8(shared.z_row(lane.at(first + i)) + threadIdx.x % 4 * 8);
-    z[i] = ranks.x;
-    z[i + 2] = ranks.y;
+    const std::uint32_t ranks = shared.z_row(lane.at(first + i)) + threadIdx.x % 4 * 8;
+    z[i] = static_cast<Pair>(load_shared4(ranks));
+    z[i + 2] = static_cast<Pair>(load_shared4(ranks + 4));
   }
 }
 
-// sum[i][.] of the lane's 4 tokens, starting from the residual: in[i + offset] where there is one.
+// sum[i][.] of the lane's 4 tokens starts from the residual: in[i + offset], times 1 or 0.
 __device__ inline void start_sum(float (&sum)[4][8], const Pair (&in)[7][4], int offset,
-                                 bool residual) {
+                                 float residual) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
-      sum[i][2 * q] = residual ? low_of(in[i + offset][q]) : 0.0f;
-      sum[i][2 * q + 1] = residual ? high_of(in[i + offset][q]) : 0.0f;
+      sum[i][2 * q] = residual * low_of(in[i + offset][q]);
+      sum[i][2 * q + 1] = residual * high_of(in[i + offset][q]);
     }
   }
 }
@@ -358,7 +377,7 @@ __device__ inline unsigned reaching(const Shared<Warps>& shared, const LaneRows&
 template <bool Masked, int Warps>
 __device__ inline void forward_tile(float (&sum)[4][8], const ColumnFilters (&filters)[4],
                                     const Shared<Warps>& shared, const LaneRows& lane,
-                                    bool residual) {
+                                    float residual) {
   Pair x[7][4];
   ZPair z[2];
   unsigned seen[kTaps];
@@ -415,7 +434,7 @@ __global__ void __launch_bounds__(Block<kForwardWarps>::kThreads, 2)
 // dx[t] = sum over taps of K[t + w, w] dy[t + w].
 template <bool Masked, int Warps>
 __device__ inline void input_tile(float (&sum)[4][8], const Shared<Warps>& shared,
-                                  const LaneRows& lane, bool residual) {
+                                  const LaneRows& lane, float residual) {
   Pair dy[7][4];
   ZPair z[6];  // from token t on, for t = w + 2 m
   unsigned seen[kTaps];
@@ -661,7 +680,7 @@ LowrankCall describe(const ConvCall& call, const Tensor& x, const Tensor& dy, in
           static_cast<int>(x.cols()),
           static_cast<int>(call.shape.filter_rank),
           call.shape.width,
-          call.shape.residual};
+          call.shape.residual ? 1.0f : 0.0f};
 }
 
 template <int Warps>

@@ -53,22 +53,35 @@ __global__ void run_starts_kernel(std::int32_t* starts, const std::int32_t* sort
   starts[i] = low;
 }
 
+constexpr int kAhead = 8;  // rows loaded before the first of them is added
+
 // Sums each piece (kPiece places of the sorted order, cut where the token changes) and leaves the
-// sum at the piece's last place in sums [rows, columns].
-template <class T>
+// sum at the piece's last place in sums [rows, columns]. Blocks by pieces (x) and columns (y); a
+// thread owns V columns.
+template <class T, int V>
 __global__ void sum_pieces_kernel(Wide<T>* sums, Rows<const T> dy, const std::int32_t* index,
                                   const std::int32_t* starts, std::int32_t rows,
                                   std::int64_t columns) {
-  const std::int32_t begin = blockIdx.x * kPiece;
-  const std::int32_t end = min(begin + kPiece, rows);
-  for (std::int64_t j = threadIdx.x; j < columns; j += kThreads) {
-    Wide<T> sum = 0;
-    for (std::int32_t i = begin; i < end; ++i) {
-      sum += widen(dy.row(index[i])[j]);
-      const bool last = i + 1 == end || starts[i + 1] == i + 1;
-      if (!last) continue;
-      sums[i * columns + j] = sum;
-      sum = 0;
+  const std::int64_t j = (blockIdx.y * std::int64_t{kThreads} + threadIdx.x) * V;
+  if (j >= columns) return;
+  const std::int32_t begin = blockIdx.x * kPiece, end = min(begin + kPiece, rows);
+  Pack<Wide<T>, V> sum = {};
+  for (std::int32_t i0 = begin; i0 < end; i0 += kAhead) {
+    Pack<T, V> row[kAhead];
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      row[k] = load_pack<V>(dy.row(index[min(i0 + k, end - 1)]) + j);
+    }
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      const std::int32_t i = i0 + k;
+      if (i >= end) break;
+#pragma unroll
+      for (int e = 0; e < V; ++e) sum.element[e] += widen(row[k].element[e]);
+      if (i + 1 != end && starts[i + 1] != i + 1) continue;
+#pragma unroll
+      for (int e = 0; e < V; ++e) sums[i * columns + j + e] = sum.element[e];
+      sum = {};
     }
   }
 }
@@ -138,8 +151,14 @@ void CudaBackend::embedding_backward(Tensor dtable, Tensor dy, Tensor tokens,
   dispatch_element(dy.dtype(), [&]<class T>() {
     using W = Wide<T>;
     W* sums = workspace_->take<W>(dy.size());
-    sum_pieces_kernel<T><<<static_cast<unsigned>(ceil_div(rows, kPiece)), kThreads, 0, stream_>>>(
-        sums, read_rows<T>(dy), order, starts, rows, dy.cols());
+    const auto pieces = static_cast<unsigned>(ceil_div(rows, kPiece));
+    constexpr int kPack = 16 / sizeof(T);
+    const int pack = packable(16, {dy}) ? kPack : 1;
+    const auto wide_blocks =
+        static_cast<unsigned>(ceil_div<std::int64_t>(dy.cols(), kThreads * pack));
+    const auto kernel = pack == 1 ? sum_pieces_kernel<T, 1> : sum_pieces_kernel<T, kPack>;
+    kernel<<<dim3(pieces, wide_blocks), kThreads, 0, stream_>>>(sums, read_rows<T>(dy), order,
+                                                                starts, rows, dy.cols());
     add_runs_kernel<W><<<static_cast<unsigned>(rows), kThreads, 0, stream_>>>(
         rows_of<W>(dtable), sums, sorted, starts, rows, dy.cols(), range.first, dtable.rows());
   });

@@ -29,14 +29,6 @@ __device__ inline void multiply_add_to(float (&d)[4], const Pair (&a)[4], Pair b
         "f"(c[2]), "f"(c[3]));
 }
 
-// Depth 8; sets d instead of adding to it.
-__device__ inline void multiply_half(float (&d)[4], Pair a0, Pair a1, Pair b) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
-      "{%7,%7,%7,%7};"
-      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-      : "r"(a0), "r"(a1), "r"(b), "f"(0.0f));
-}
-
 __device__ inline std::uint32_t shared_address(const void* p) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }

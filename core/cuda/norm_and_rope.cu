@@ -1,5 +1,5 @@
 // RMSNorm and rotary positions. A warp takes one group of channels of one row and keeps it in
-// registers, so a sum needs no shared memory and a group of up to 1,024 bf16 is read once.
+// registers, so a sum needs no shared memory and a group of up to 2,048 bf16 is read once.
 #include <cmath>
 
 #include "core/cuda/cuda_backend.h"
@@ -27,7 +27,7 @@ __device__ inline std::int64_t group_of_warp() {
 }
 
 // How many packs of a group a lane may hold in registers; wider groups are read again.
-constexpr int kHeld = 4;
+constexpr int kHeld = 8;
 
 // Calls run(k, j) for each of a lane's packs of a group: k is the number of the pack where it is
 // held, else -1; j its first channel in the group.
