@@ -98,7 +98,7 @@ TEST(InstrumentedCommunicator, AMeshCountsEachOfItsGroupsByName) {
     EXPECT_EQ(log.total("gradient").operations, 1);
     EXPECT_EQ(log.total("dp").operations, 0);
     EXPECT_EQ(log.total("cp").operations, 0);
-    EXPECT_EQ(log.count("start", Collective::split).operations, 5);  // all but pp, cp and ep
+    EXPECT_EQ(log.count("start", Collective::split).operations, 6);  // all but pp, cp and ep
   });
 }
 
