@@ -74,10 +74,12 @@ class Projection {
     std::int64_t column;    // of its channels in `joined`
     ConvShape conv;
     std::int64_t generated_column, generated_columns;
-    std::int64_t halo_column;
+    std::int64_t halo_column;  // of its channels in a halo
     Parameter* weight = nullptr;
     Parameter* s = nullptr;
     Parameter* u = nullptr;
+
+    bool convolves() const { return conv.kind != FilterKind::none; }
   };
 
   void declare_generator(ParameterStore& store, const ModelConfig& model, const std::string& prefix,
