@@ -69,9 +69,8 @@ void Projection::prepare_backward(const Context& context, Saved& saved) const {
   saved.djoined = context.take({saved.joined.rows(), columns_});
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
     const Output& output = outputs_[i];
-    saved.doutputs[i] = convolves(output.conv)
-                            ? context.take({saved.joined.rows(), output.channels})
-                            : convolved(output, saved.djoined);
+    saved.doutputs[i] = output.convolves() ? context.take({saved.joined.rows(), output.channels})
+                                           : convolved(output, saved.djoined);
   }
 }
 
@@ -82,7 +81,7 @@ void Projection::prepare_backward(const Context& context, Saved& saved, Tensor d
     return ops::copy(context, saved.doutputs[0], dy);
   }
   saved.doutputs[0] = dy;
-  saved.djoined = convolves(outputs_[0].conv) ? context.take({saved.joined.rows(), columns_}) : dy;
+  saved.djoined = outputs_[0].convolves() ? context.take({saved.joined.rows(), columns_}) : dy;
 }
 
 // Where both parts run together and no halo travels, so do those of the convolutions.
@@ -96,7 +95,7 @@ void Projection::backward_convolve(const Context& context, const BatchView& batc
   for (const ConvPart part : backward_parts(exchange, sharding_.overlap)) {
     for (std::size_t i = 0; i < outputs_.size(); ++i) {
       const Output& output = outputs_[i];
-      if (!convolves(output.conv)) continue;
+      if (!output.convolves()) continue;
       ConvGradients g = tap_gradients(output);
       g.dx = convolved(output, saved.djoined);
       if (output.generated_columns > 0) {
@@ -148,7 +147,7 @@ void Projection::backward_weight(const Context& context, const BatchView& batch,
   if (saved.taps_done) return;
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
     const Output& output = outputs_[i];
-    if (!convolves(output.conv)) continue;
+    if (!output.convolves()) continue;
     const ConvGradients g = tap_gradients(output);
     ops::conv_backward_weight(context, g.ds, g.du, saved.doutputs[i],
                               convolved(output, saved.joined), filters(output, saved.joined),
