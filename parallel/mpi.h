@@ -18,7 +18,9 @@ class MpiEnvironment {
   MpiEnvironment& operator=(const MpiEnvironment&) = delete;
 
   bool launched() const { return launched_; }
-  std::unique_ptr<Communicator> world() const;
+  // `largest_message`: elements of one MPI call, whose counts are ints; a longer tensor travels in
+  // pieces.
+  std::unique_ptr<Communicator> world(std::int64_t largest_message = std::int64_t{1} << 30) const;
   [[noreturn]] void abort(int code) const;  // ends all ranks
 
  private:

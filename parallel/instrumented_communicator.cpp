@@ -1,0 +1,151 @@
+#include "parallel/instrumented_communicator.h"
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+#include <utility>
+
+namespace convoy {
+namespace {
+
+// One operation: adds to its count the time spent waiting, and says so to who watches.
+struct Watched {
+  Collective collective;
+  CommunicationCount& count;
+  RankActivity* activity;  // or null
+  std::string_view group;
+  std::uint64_t number;
+  std::vector<int> peers;
+
+  template <class Function>
+  void wait_in(Function&& wait) const {
+    using Clock = std::chrono::steady_clock;
+    struct EndWait {
+      RankActivity* activity;
+      ~EndWait() {
+        if (activity != nullptr) activity->end_wait();
+      }
+    };
+    if (activity != nullptr) activity->begin_wait(collective, number, group, peers);
+    const EndWait end{activity};
+    const auto start = Clock::now();
+    wait();
+    count.wait_s += std::chrono::duration<double>(Clock::now() - start).count();
+  }
+};
+
+class WatchedWork final : public Work::Pending {
+ public:
+  WatchedWork(Watched watched, Work work) : watched_(std::move(watched)), work_(std::move(work)) {}
+  ~WatchedWork() noexcept override {}  // complete by now, or abandoned while an exception unwinds
+  bool test() override { return work_.test(); }
+  void wait() override {
+    if (work_.test()) return;
+    watched_.wait_in([this] { work_.wait(); });
+  }
+
+ private:
+  Watched watched_;
+  Work work_;
+};
+
+std::vector<int> world_ranks_of(Communicator& group, int own) {
+  std::vector<std::int32_t> all(static_cast<std::size_t>(group.size()));
+  std::int32_t mine = own;
+  const Tensor in(&mine, DType::i32, DeviceKind::cpu, {1});
+  const Tensor out(all.data(), DType::i32, DeviceKind::cpu, {group.size()});
+  group.all_gather(out, in).wait();
+  return {all.begin(), all.end()};
+}
+
+class InstrumentedCommunicator final : public Communicator {
+ public:
+  InstrumentedCommunicator(std::unique_ptr<Communicator> inner, std::string_view label,
+                           CommunicationLog& log, RankActivity* activity)
+      : inner_(std::move(inner)),
+        label_(label),
+        log_(log),
+        counts_(log.counts_of(label)),
+        activity_(activity) {
+    if (activity_ != nullptr) members_ = world_ranks_of(*inner_, activity_->rank());
+  }
+
+  std::string_view name() const override { return inner_->name(); }
+  int rank() const override { return inner_->rank(); }
+  int size() const override { return inner_->size(); }
+
+  Work all_reduce(Tensor values, Reduction reduction) override {
+    auto watched = begin(Collective::all_reduce, values.bytes());
+    return watch(std::move(watched), inner_->all_reduce(values, reduction));
+  }
+  Work all_gather(Tensor out, Tensor in) override {
+    auto watched = begin(Collective::all_gather, in.bytes());
+    return watch(std::move(watched), inner_->all_gather(out, in));
+  }
+  Work reduce_scatter(Tensor out, Tensor in) override {
+    auto watched = begin(Collective::reduce_scatter, in.bytes());
+    return watch(std::move(watched), inner_->reduce_scatter(out, in));
+  }
+  Work all_to_all(Tensor out, std::span<const std::int64_t> receive_rows, Tensor in,
+                  std::span<const std::int64_t> send_rows) override {
+    auto watched = begin(Collective::all_to_all, in.bytes());
+    return watch(std::move(watched), inner_->all_to_all(out, receive_rows, in, send_rows));
+  }
+  Work broadcast(Tensor values, int root) override {
+    auto watched = begin(Collective::broadcast, root == rank() ? values.bytes() : 0);
+    return watch(std::move(watched), inner_->broadcast(values, root));
+  }
+  Work exchange(std::span<const Transfer> transfers) override {
+    std::size_t bytes = 0;
+    std::vector<int> peers;
+    for (const auto& [kind, tensor, peer] : transfers) {
+      if (kind == Transfer::Kind::send) bytes += tensor.bytes();
+      if (activity_ != nullptr) peers.push_back(members_.at(static_cast<std::size_t>(peer)));
+    }
+    auto watched = begin(Collective::exchange, bytes);
+    watched.peers = std::move(peers);
+    return watch(std::move(watched), inner_->exchange(transfers));
+  }
+  void barrier() override {
+    begin(Collective::barrier, 0).wait_in([this] { inner_->barrier(); });
+  }
+  std::unique_ptr<Communicator> split(int colour) override {
+    return split_named(colour, concat(label_, '/', colour));
+  }
+  std::unique_ptr<Communicator> split_named(int colour, std::string_view label) override {
+    std::unique_ptr<Communicator> part;
+    begin(Collective::split, 0).wait_in([&] { part = inner_->split_named(colour, label); });
+    return instrument(std::move(part), label, log_, activity_);
+  }
+  void progress() override { inner_->progress(); }
+
+ private:
+  Watched begin(Collective collective, std::size_t bytes) {
+    auto& count = counts_[static_cast<std::size_t>(collective)];
+    ++count.operations;
+    count.bytes += static_cast<std::int64_t>(bytes);
+    const std::uint64_t number = activity_ != nullptr ? activity_->post(label_) : 0;
+    return {collective, count, activity_, label_, number, members_};
+  }
+  static Work watch(Watched watched, Work work) {
+    return Work(std::make_unique<WatchedWork>(std::move(watched), std::move(work)));
+  }
+
+  std::unique_ptr<Communicator> inner_;
+  std::string label_;
+  CommunicationLog& log_;
+  CommunicationLog::Counts& counts_;
+  RankActivity* activity_;
+  std::vector<int> members_;  // their ranks in the world, where someone watches
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> instrument(std::unique_ptr<Communicator> inner,
+                                         std::string_view label, CommunicationLog& log,
+                                         RankActivity* activity) {
+  if (inner->size() == 1) return inner;
+  return std::make_unique<InstrumentedCommunicator>(std::move(inner), label, log, activity);
+}
+
+}  // namespace convoy
