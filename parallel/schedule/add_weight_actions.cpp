@@ -57,17 +57,18 @@ Insertions gathers_of_rank(const std::vector<Action>& list, const std::vector<in
   const auto prefetch = static_cast<std::size_t>(options.prefetch);
   const auto keep = options.keep < 0 ? std::numeric_limits<std::size_t>::max()
                                      : static_cast<std::size_t>(options.keep);
-  Insertions insertions;
+  Insertions releases, gathers;
   for (const int stage : stages) {
     std::size_t free_from = 0;  // a gather may not overtake the release before it
     for (const auto [first, last] : stretches(list, compute, stage, keep)) {
       const std::size_t start = std::max(first > prefetch ? first - prefetch : 0, free_from);
-      insertions.insert({compute[start], {Op::gather_weights, stage}});
-      insertions.insert({compute[last] + 1, {Op::release_weights, stage}});
+      gathers.insert({compute[start], {Op::gather_weights, stage}});
+      releases.insert({compute[last] + 1, {Op::release_weights, stage}});
       free_from = last + 1;
     }
   }
-  return insertions;
+  releases.insert(gathers.begin(), gathers.end());  // at one place memory is freed first
+  return releases;
 }
 
 }  // namespace

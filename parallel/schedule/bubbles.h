@@ -9,9 +9,9 @@
 namespace convoy {
 
 // At equal costs of F, I and W and free transfers, for at least as many micro-batches as fill the
-// pipeline (zb-v: twice the ranks): (p-1)/m for gpipe and 1f1b (Narayanan et al., arXiv 2104.04473,
-// section 2.2), (p-1)/(v m) interleaved, (p-1)/(3 m) zb-h1, (p-1)/(6 m) zb-v (from Qi et al., arXiv
-// 2401.10241).
+// pipeline (zb-v: three times the ranks, on up to 8 ranks often less): (p-1)/m for gpipe and 1f1b
+// (Narayanan et al., arXiv 2104.04473, section 2.2), (p-1)/(v m) interleaved, (p-1)/(3 m) zb-h1,
+// (p-1)/(6 m) zb-v (from Qi et al., arXiv 2401.10241).
 double theoretical_step_bubble(const PipelineShape& shape);
 double theoretical_span_bubble(const PipelineShape& shape);  // the same, but 0 for zb-v
 

@@ -34,7 +34,7 @@ class Simulation {
         while (step(rank)) progress = true;
       }
     }
-    for (int rank = 0; rank < shape_.ranks; ++rank) check_finished(rank);
+    check_finished();
     for (const auto& list : timeline_.compute) {
       for (const TimedAction& timed : list) timeline_.ideal += costs_.of(timed.action);
     }
@@ -99,12 +99,16 @@ class Simulation {
     timeline_.sends[rank].push_back({{send, a.stage, a.micro_batch}, end, end + costs_.transfer});
   }
 
-  void check_finished(int rank) const {
-    const auto& list = schedule_.actions[rank];
-    if (next_[rank] == list.size()) return;
-    throw Error(concat("the schedule cannot run: rank ", rank, " waits for ever for the data of ",
-                       to_text(list[next_[rank]]), ", action ", next_[rank], " of its ",
-                       list.size()));
+  void check_finished() const {
+    std::string stuck;
+    for (int rank = 0; rank < shape_.ranks; ++rank) {
+      const auto& list = schedule_.actions[rank];
+      const auto next = next_[rank];
+      if (next == list.size()) continue;
+      stuck += concat(stuck.empty() ? "" : "; ", "rank ", rank, " waits for ever for the data of ",
+                      to_text(list[next]), ", action ", next, " of its ", list.size());
+    }
+    if (!stuck.empty()) throw Error("the schedule cannot run: " + stuck);
   }
 
   const Schedule& schedule_;
