@@ -6,6 +6,7 @@
 // sequences x positions. A gradient of an input is set; a gradient of a weight is added to.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -22,9 +23,15 @@ enum class RopeDirection : bool { forward, backward };
 enum class NumericsMode : std::uint8_t { fast, invariant };
 
 // B sequences of T rows; Q query heads share `kv_heads` key/value heads; K channels a head.
+//
+// Where a rank has some queries of each sequence and the keys of all of it, the queries are `runs`
+// runs of equal length that begin at the positions `run_begin`.
 struct AttentionShape {
   std::int64_t sequences, length;
   std::int64_t query_heads, kv_heads, head_width;
+  std::int64_t key_length = length;  // rows of k and v of a sequence
+  int runs = 1;
+  std::array<std::int64_t, 2> run_begin = {0, 0};
 };
 
 // How a dynamic convolution makes its taps (arXiv 2606.03825). `fixed` is the static filter.
@@ -52,10 +59,28 @@ struct ConvFilters {
 // reach[row] says how many rows back a tap may look (up to 7) before it would cross the start of
 // the row's document. Rows before a segment are in `halo`, W-1 rows a segment, or absent, and then
 // no row of the segment may reach beyond it.
+//
+// A call may compute a part only, so that a halo can travel meanwhile: forward the interior, which
+// reads no halo, then the boundary; backward the boundary, after which dhalo is complete, then the
+// interior, after which everything is. The bits are those of one call for all.
+enum class ConvPart : std::uint8_t {
+  all,
+  interior,  // rows W-1, W, ... of each segment
+  boundary,  // rows 0 to W-2
+};
+
 struct ConvRows {
   std::int64_t segments, length;
   Tensor reach;  // i32 [segments * length]
   Tensor halo;   // [segments * (W-1), D]
+  ConvPart part = ConvPart::all;
+};
+
+// The part of a vocabulary that a table holds: tokens [first, first + rows) of `total`. Rows past
+// `total` are padding.
+struct TableRange {
+  std::int64_t first = 0;
+  std::int64_t total = 0;  // 0: all of it, the table's rows
 };
 
 struct AdamWSettings {
@@ -116,8 +141,9 @@ class Backend {
   virtual void rope(Tensor x, Tensor positions, std::int64_t head_width, double theta,
                     RopeDirection direction) = 0;
 
-  // Causal attention inside documents: row i of a sequence sees rows document_start[i]..i.
-  // q, out [B*T, Q*K]; k, v [B*T, kv*K]; log_sum_exp [B*T, Q]; document_start i32 [B*T].
+  // Causal attention inside documents: the query at position p of a sequence sees the keys of
+  // positions document_start..p. q, out [B*length, Q*K]; k, v [B*key_length, kv*K]; log_sum_exp
+  // [B*length, Q]; document_start i32 [B*length], never decreasing within a run.
   virtual void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v,
                                  Tensor document_start, const AttentionShape& shape) = 0;
   virtual void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor q, Tensor k,
@@ -128,15 +154,21 @@ class Backend {
   virtual void swiglu_forward(Tensor y, Tensor gate, Tensor up) = 0;
   virtual void swiglu_backward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) = 0;
 
-  // y [rows, D] = table [V, D] at tokens i32 [rows].
-  virtual void embedding_forward(Tensor y, Tensor table, Tensor tokens) = 0;
-  virtual void embedding_backward(Tensor dtable, Tensor dy, Tensor tokens) = 0;
+  // y [rows, D] = table [V, D] at tokens i32 [rows]; where the table is a part of the vocabulary,
+  // 0 for the tokens of other parts, whose gradients go nowhere.
+  virtual void embedding_forward(Tensor y, Tensor table, Tensor tokens,
+                                 const TableRange& range) = 0;
+  virtual void embedding_backward(Tensor dtable, Tensor dy, Tensor tokens,
+                                  const TableRange& range) = 0;
 
   // Softmax cross-entropy in two steps, so that classes may be spread over ranks. targets i32
   // [rows], -1 where a row does not count; statistics [rows, 3] = max, sum of exp(x - max), logit
   // of the target (0 where it is not among these classes, which begin at `first_class`).
   virtual void softmax_statistics(Tensor statistics, Tensor logits, Tensor targets,
                                   std::int64_t first_class) = 0;
+  // statistics [rows, 3] of all classes from those of each part, parts [n * rows, 3], part by part,
+  // merged in their order: softmax statistics add up as in an online softmax.
+  virtual void merge_softmax_statistics(Tensor statistics, Tensor parts) = 0;
   // losses f64 [rows]: nats of each row, 0 where it does not count.
   virtual void cross_entropy_losses(Tensor losses, Tensor statistics, Tensor targets) = 0;
   // In place: logits become scale * (softmax - one_hot), 0 in rows that do not count.

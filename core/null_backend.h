@@ -34,9 +34,10 @@ class NullBackend final : public Backend {
 
   void swiglu_forward(Tensor, Tensor, Tensor) override {}
   void swiglu_backward(Tensor, Tensor, Tensor, Tensor, Tensor) override {}
-  void embedding_forward(Tensor, Tensor, Tensor) override {}
-  void embedding_backward(Tensor, Tensor, Tensor) override {}
+  void embedding_forward(Tensor, Tensor, Tensor, const TableRange&) override {}
+  void embedding_backward(Tensor, Tensor, Tensor, const TableRange&) override {}
   void softmax_statistics(Tensor, Tensor, Tensor, std::int64_t) override {}
+  void merge_softmax_statistics(Tensor, Tensor) override {}
   void cross_entropy_losses(Tensor, Tensor, Tensor) override {}
   void cross_entropy_backward(Tensor, Tensor, Tensor, std::int64_t, double) override {}
 

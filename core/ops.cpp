@@ -105,11 +105,19 @@ namespace {
 void expect_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& lse,
                       const Tensor& document_start, const AttentionShape& shape) {
   const std::int64_t rows = shape.sequences * shape.length;
+  const std::int64_t keys = shape.sequences * shape.key_length;
+  CHECK(shape.runs >= 1 && shape.runs <= 2 && shape.length % shape.runs == 0, shape.length,
+        " queries are not ", shape.runs, " runs: attention takes 1 or 2 of equal length");
+  for (int run = 0; run < shape.runs; ++run) {
+    const std::int64_t begin = shape.run_begin[static_cast<std::size_t>(run)];
+    CHECK(begin >= 0 && begin + shape.length / shape.runs <= shape.key_length, "queries from ",
+          begin, " of ", shape.length / shape.runs, " rows look past ", shape.key_length, " keys");
+  }
   CHECK(shape.kv_heads > 0 && shape.query_heads % shape.kv_heads == 0, shape.query_heads,
         " query heads cannot share ", shape.kv_heads, " key/value heads");
   expect_shape(q, rows, shape.query_heads * shape.head_width, "q");
-  expect_shape(k, rows, shape.kv_heads * shape.head_width, "k");
-  expect_shape(v, rows, shape.kv_heads * shape.head_width, "v");
+  expect_shape(k, keys, shape.kv_heads * shape.head_width, "k");
+  expect_shape(v, keys, shape.kv_heads * shape.head_width, "v");
   expect_shape(lse, rows, shape.query_heads, "log_sum_exp");
   expect_indices(document_start, rows, "document_start");
 }
@@ -154,18 +162,26 @@ void swiglu_backward(const Context& context, Tensor dgate, Tensor dup, Tensor dy
   context.backend.swiglu_backward(dgate, dup, dy, gate, up);
 }
 
-void embedding_forward(const Context& context, Tensor y, Tensor table, Tensor tokens) {
+namespace {
+TableRange whole_where_not_given(TableRange range, const Tensor& table) {
+  return range.total == 0 ? TableRange{0, table.rows()} : range;
+}
+}  // namespace
+
+void embedding_forward(const Context& context, Tensor y, Tensor table, Tensor tokens,
+                       TableRange range) {
   expect_device(context, {y, table, tokens});
   expect_indices(tokens, y.rows(), "tokens");
   expect_shape(y, tokens.size(), table.cols(), "output of embedding");
-  context.backend.embedding_forward(y, table, tokens);
+  context.backend.embedding_forward(y, table, tokens, whole_where_not_given(range, table));
 }
 
-void embedding_backward(const Context& context, Tensor dtable, Tensor dy, Tensor tokens) {
+void embedding_backward(const Context& context, Tensor dtable, Tensor dy, Tensor tokens,
+                        TableRange range) {
   expect_device(context, {dtable, dy, tokens});
   expect_indices(tokens, dy.rows(), "tokens");
   expect_shape(dy, tokens.size(), dtable.cols(), "dy of embedding");
-  context.backend.embedding_backward(dtable, dy, tokens);
+  context.backend.embedding_backward(dtable, dy, tokens, whole_where_not_given(range, dtable));
 }
 
 void softmax_statistics(const Context& context, Tensor statistics, Tensor logits, Tensor targets,
@@ -174,6 +190,16 @@ void softmax_statistics(const Context& context, Tensor statistics, Tensor logits
   expect_indices(targets, logits.rows(), "targets");
   expect_shape(statistics, logits.rows(), 3, "softmax statistics");
   context.backend.softmax_statistics(statistics, logits, targets, first_class);
+}
+
+void merge_softmax_statistics(const Context& context, Tensor statistics, Tensor parts) {
+  expect_device(context, {statistics, parts});
+  expect_shape(statistics, statistics.rows(), 3, "softmax statistics");
+  CHECK(parts.cols() == 3 && parts.dtype() == statistics.dtype() && parts.rows() > 0 &&
+            parts.rows() % std::max<std::int64_t>(statistics.rows(), 1) == 0,
+        "parts of softmax statistics are ", parts.describe(), ", expected whole parts like ",
+        statistics.describe());
+  context.backend.merge_softmax_statistics(statistics, parts);
 }
 
 void cross_entropy_losses(const Context& context, Tensor losses, Tensor statistics,

@@ -44,11 +44,14 @@ void attention_backward(const Context& context, Tensor dq, Tensor dk, Tensor dv,
 void swiglu_forward(const Context& context, Tensor y, Tensor gate, Tensor up);
 void swiglu_backward(const Context& context, Tensor dgate, Tensor dup, Tensor dy, Tensor gate,
                      Tensor up);
-void embedding_forward(const Context& context, Tensor y, Tensor table, Tensor tokens);
-void embedding_backward(const Context& context, Tensor dtable, Tensor dy, Tensor tokens);
+void embedding_forward(const Context& context, Tensor y, Tensor table, Tensor tokens,
+                       TableRange range = {});
+void embedding_backward(const Context& context, Tensor dtable, Tensor dy, Tensor tokens,
+                        TableRange range = {});
 
 void softmax_statistics(const Context& context, Tensor statistics, Tensor logits, Tensor targets,
                         std::int64_t first_class);
+void merge_softmax_statistics(const Context& context, Tensor statistics, Tensor parts);
 void cross_entropy_losses(const Context& context, Tensor losses, Tensor statistics, Tensor targets);
 void cross_entropy_backward(const Context& context, Tensor logits, Tensor statistics,
                             Tensor targets, std::int64_t first_class, double scale);

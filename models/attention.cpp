@@ -12,23 +12,28 @@ double output_std(const ModelConfig& model) {
 
 }  // namespace
 
-Attention::Attention(ParameterStore& store, const ModelConfig& model, const std::string& prefix)
-    : query_heads_(model.n_heads),
-      kv_heads_(model.kv_heads()),
+Attention::Attention(ParameterStore& store, const ModelConfig& model, const Sharding& sharding,
+                     const std::string& prefix)
+    : query_heads_(model.n_heads / sharding.tp.size()),
+      kv_heads_(model.kv_heads() / sharding.tp.size()),
       head_width_(model.head_width()),
       rope_theta_(model.rope_theta),
-      qkv_(store, model, prefix,
+      key_shards_(sharding),
+      qkv_(store, model, sharding, SplitBy::outputs, prefix,
            {{ConvSite::q, model.init_std},
             {ConvSite::k, model.init_std},
             {ConvSite::v, model.init_std}}),
-      o_(store, model, prefix, {{ConvSite::o, output_std(model)}}) {
+      o_(store, model, sharding, SplitBy::inputs, prefix, {{ConvSite::o, output_std(model)}}) {
   if (!model.qk_norm) return;
-  q_norm_.emplace(store, prefix + "q_norm.weight", head_width_, model.norm_eps);
-  k_norm_.emplace(store, prefix + "k_norm.weight", head_width_, model.norm_eps);
+  // Each rank has its heads' share of the gradients.
+  constexpr auto kShare = LocalGradient::partial_over_tp;
+  q_norm_.emplace(store, prefix + "q_norm.weight", head_width_, model.norm_eps, kShare);
+  k_norm_.emplace(store, prefix + "k_norm.weight", head_width_, model.norm_eps, kShare);
 }
 
 AttentionShape Attention::shape(const BatchView& batch) const {
-  return {batch.sequences, batch.length, query_heads_, kv_heads_, head_width_};
+  return key_shards_.shape(batch,
+                           {batch.sequences, batch.length, query_heads_, kv_heads_, head_width_});
 }
 
 // Norm, where there is one, and rotation in place: nothing else needs the tensor before it.
@@ -52,9 +57,10 @@ Tensor Attention::forward(const Context& context, const BatchView& batch, Tensor
   const auto& [q, k, v] = saved.qkv.outputs;
   saved.q = rotated(context, batch, q, q_norm_, saved.q_norm);
   saved.k = rotated(context, batch, k, k_norm_, saved.k_norm);
-  saved.out = context.take({x.rows(), q.cols()});
-  saved.log_sum_exp = context.take({x.rows(), query_heads_});
-  ops::attention_forward(context, saved.out, saved.log_sum_exp, saved.q, saved.k, v,
+  saved.keys = key_shards_.whole(context, batch, {saved.k, v});
+  saved.out = context.take({q.rows(), q.cols()});
+  saved.log_sum_exp = context.take({q.rows(), query_heads_});
+  ops::attention_forward(context, saved.out, saved.log_sum_exp, saved.q, saved.keys.k, saved.keys.v,
                          batch.document_start, shape(batch));
   o_.forward(context, batch, saved.out, saved.o);
   return saved.o.outputs[0];
@@ -64,16 +70,18 @@ void Attention::backward_input(const Context& context, const BatchView& batch, T
                                Saved& saved) const {
   o_.prepare_backward(context, saved.o);
   ops::copy(context, saved.o.doutputs[0], dy);
-  Tensor dout = context.take({dy.rows(), saved.out.cols()});
+  Tensor dout = context.take({saved.out.rows(), saved.out.cols()});
   o_.backward_input(context, batch, dout, saved.o);
 
   qkv_.prepare_backward(context, saved.qkv);
   const auto& [dq, dk, dv] = saved.qkv.doutputs;
   Tensor dq_rotated = q_norm_ ? context.take({dq.rows(), dq.cols()}) : dq;
   Tensor dk_rotated = k_norm_ ? context.take({dk.rows(), dk.cols()}) : dk;
-  ops::attention_backward(context, dq_rotated, dk_rotated, dv, dout, saved.q, saved.k,
-                          saved.qkv.outputs[2], saved.out, saved.log_sum_exp, batch.document_start,
+  const KeyShards::Pair dkeys = key_shards_.share_for(context, batch, {dk_rotated, dv});
+  ops::attention_backward(context, dq_rotated, dkeys.k, dkeys.v, dout, saved.q, saved.keys.k,
+                          saved.keys.v, saved.out, saved.log_sum_exp, batch.document_start,
                           shape(batch));
+  key_shards_.sum_into(context, batch, {dk_rotated, dv}, dkeys);
   backward_rotated(context, batch, dq, dq_rotated, q_norm_, saved.q_norm);
   backward_rotated(context, batch, dk, dk_rotated, k_norm_, saved.k_norm);
   qkv_.backward_input(context, batch, dx, saved.qkv);

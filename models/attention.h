@@ -1,9 +1,11 @@
 // The attention half of a block: q, k, v projections (each with or without a dynamic convolution),
-// optional QK-norm, rotary positions, causal attention, output projection.
+// optional QK-norm, rotary positions, causal attention, output projection. Heads are split over tp:
+// Q query heads and kv key/value heads are those of this rank.
 #pragma once
 
 #include <optional>
 
+#include "models/key_shards.h"
 #include "models/norm.h"
 #include "models/projection.h"
 
@@ -14,14 +16,16 @@ class Attention {
   struct Saved {
     Projection::Saved qkv, o;
     RmsNorm::Saved q_norm, k_norm;
-    Tensor q, k;         // [rows, Q*K], [rows, kv*K] after norm and rotation
-    Tensor out;          // [rows, Q*K]
-    Tensor log_sum_exp;  // [rows, Q]
+    Tensor q, k;           // [rows, Q*K], [rows, kv*K] after norm and rotation
+    KeyShards::Pair keys;  // of whole sequences
+    Tensor out;            // [rows, Q*K]
+    Tensor log_sum_exp;    // [rows, Q]
   };
 
-  Attention(ParameterStore& store, const ModelConfig& model, const std::string& prefix);
+  Attention(ParameterStore& store, const ModelConfig& model, const Sharding& sharding,
+            const std::string& prefix);
 
-  // x [rows, D] -> [rows, D]
+  // x [own_rows, D] -> [own_rows, D]
   Tensor forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
   void backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
                       Saved& saved) const;
@@ -34,8 +38,9 @@ class Attention {
                         const std::optional<RmsNorm>& norm, RmsNorm::Saved& saved) const;
   AttentionShape shape(const BatchView& batch) const;
 
-  std::int64_t query_heads_, kv_heads_, head_width_;
+  std::int64_t query_heads_, kv_heads_, head_width_;  // of this rank
   double rope_theta_;
+  KeyShards key_shards_;
   Projection qkv_;
   std::optional<RmsNorm> q_norm_, k_norm_;
   Projection o_;

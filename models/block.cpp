@@ -5,14 +5,15 @@ namespace {
 std::string prefix_of(std::int64_t index) { return "blocks." + std::to_string(index) + "."; }
 }  // namespace
 
-Block::Block(ParameterStore& store, const ModelConfig& model, std::int64_t index,
-             Recompute recompute)
+Block::Block(ParameterStore& store, const ModelConfig& model, const Sharding& sharding,
+             std::int64_t index, Recompute recompute)
     : recompute_(recompute),
       attention_norm_(store, prefix_of(index) + "attention_norm.weight", model.d_model,
-                      model.norm_eps),
-      attention_(store, model, prefix_of(index) + "attention."),
-      mlp_norm_(store, prefix_of(index) + "mlp_norm.weight", model.d_model, model.norm_eps),
-      mlp_(store, model, prefix_of(index) + "mlp.") {}
+                      model.norm_eps, sharding.gradient_of_own_rows()),
+      attention_(store, model, sharding, prefix_of(index) + "attention."),
+      mlp_norm_(store, prefix_of(index) + "mlp_norm.weight", model.d_model, model.norm_eps,
+                sharding.gradient_of_own_rows()),
+      mlp_(store, model, sharding, prefix_of(index) + "mlp.") {}
 
 void Block::run_forward(const Context& context, const BatchView& batch, Tensor y,
                         Saved& saved) const {

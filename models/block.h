@@ -12,15 +12,16 @@ enum class Recompute : bool { no, yes };
 class Block {
  public:
   struct Saved {
-    Tensor input;  // [rows, D]
+    Tensor input;  // [own_rows, D]
     RmsNorm::Saved attention_norm, mlp_norm;
     Attention::Saved attention;
     Mlp::Saved mlp;
   };
 
-  Block(ParameterStore& store, const ModelConfig& model, std::int64_t index, Recompute recompute);
+  Block(ParameterStore& store, const ModelConfig& model, const Sharding& sharding,
+        std::int64_t index, Recompute recompute);
 
-  // y [rows, D] is set; it must lie outside of what the block takes from the arena.
+  // x, y [own_rows, D]. y is set; it must lie outside of what the block takes from the arena.
   void forward(const Context& context, const BatchView& batch, Tensor y, Tensor x,
                Saved& saved) const;
   void backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,

@@ -14,43 +14,64 @@ Tensor range_of(const Tensor& values, std::int64_t begin, std::int64_t count) {
 // Fixed by the vocabulary alone, because it decides the order in which gradients are added.
 std::int64_t Head::chunk_rows() const {
   constexpr std::int64_t kLogits = std::int64_t{1} << 18;
-  return std::max<std::int64_t>(64, kLogits / weight_->shape[0]);
+  return std::max<std::int64_t>(64, kLogits / weight_->placement.shape[0]);
 }
 
+// Padded classes get so low a logit that their exponential is 0.
 Tensor Head::logits(const Context& context, Tensor hidden) const {
-  Tensor result = context.take({hidden.rows(), weight_->shape[0]});
+  constexpr double kNoClass = -1e30;
+  const std::int64_t classes = weight_->shape[0];
+  Tensor result = context.take({hidden.rows(), classes});
   ops::matmul(context, result, hidden, Transpose::no, weight_->value, Transpose::yes);
+  const std::int64_t real =
+      std::clamp<std::int64_t>(weight_->placement.shape[0] - first_class(), 0, classes);
+  if (real < classes) ops::fill(context, result.column_range(real, classes - real), kNoClass);
   return result;
 }
 
-void Head::losses(const Context& context, Tensor losses, Tensor hidden, Tensor targets) const {
-  for (std::int64_t begin = 0; begin < hidden.rows(); begin += chunk_rows()) {
-    const ArenaScope scope(context.arena);
-    const std::int64_t count = std::min(chunk_rows(), hidden.rows() - begin);
-    const Tensor target = range_of(targets, begin, count);
-    Tensor chunk = logits(context, hidden.row_range(begin, count));
-    Tensor statistics = context.take({count, 3});
-    ops::softmax_statistics(context, statistics, chunk, target, 0);
-    ops::cross_entropy_losses(context, range_of(losses, begin, count), statistics, target);
+Head::Chunk Head::forward(const Context& context, Tensor losses, Tensor rows,
+                          Tensor targets) const {
+  Chunk chunk{logits(context, rows), context.take({rows.rows(), 3}), targets};
+  Tensor own = context.take({rows.rows(), 3});
+  Tensor parts = context.take({sharding_.tp.size() * rows.rows(), 3});
+  ops::softmax_statistics(context, own, chunk.logits, targets, first_class());
+  sharding_.tp.all_gather(parts, own).wait();
+  ops::merge_softmax_statistics(context, chunk.statistics, parts);
+  ops::cross_entropy_losses(context, losses, chunk.statistics, targets);
+  return chunk;
+}
+
+void Head::losses(const Context& context, const BatchView& batch, Tensor losses,
+                  Tensor hidden) const {
+  const ArenaScope scope(context.arena);
+  const Tensor rows = shards_.complete(context, batch, hidden);
+  for (std::int64_t begin = 0; begin < rows.rows(); begin += chunk_rows()) {
+    const ArenaScope chunk_scope(context.arena);
+    const std::int64_t count = std::min(chunk_rows(), rows.rows() - begin);
+    forward(context, range_of(losses, begin, count), rows.row_range(begin, count),
+            range_of(batch.targets, begin, count));
   }
 }
 
-void Head::losses_and_gradients(const Context& context, Tensor losses, Tensor dhidden,
-                                Tensor hidden, Tensor targets, double scale) const {
-  for (std::int64_t begin = 0; begin < hidden.rows(); begin += chunk_rows()) {
-    const ArenaScope scope(context.arena);
-    const std::int64_t count = std::min(chunk_rows(), hidden.rows() - begin);
-    const Tensor target = range_of(targets, begin, count);
-    const Tensor rows = hidden.row_range(begin, count);
-    Tensor chunk = logits(context, rows);
-    Tensor statistics = context.take({count, 3});
-    ops::softmax_statistics(context, statistics, chunk, target, 0);
-    ops::cross_entropy_losses(context, range_of(losses, begin, count), statistics, target);
-    ops::cross_entropy_backward(context, chunk, statistics, target, 0, scale);
-    ops::matmul(context, dhidden.row_range(begin, count), chunk, Transpose::no, weight_->value,
+void Head::losses_and_gradients(const Context& context, const BatchView& batch, Tensor losses,
+                                Tensor dhidden, Tensor hidden, double scale) const {
+  const ArenaScope scope(context.arena);
+  const Tensor all = shards_.complete(context, batch, hidden);
+  const Tensor share = shards_.share_for(context, batch, dhidden);
+  for (std::int64_t begin = 0; begin < all.rows(); begin += chunk_rows()) {
+    const ArenaScope chunk_scope(context.arena);
+    const std::int64_t count = std::min(chunk_rows(), all.rows() - begin);
+    const Tensor rows = all.row_range(begin, count);
+    const Chunk chunk = forward(context, range_of(losses, begin, count), rows,
+                                range_of(batch.targets, begin, count));
+    ops::cross_entropy_backward(context, chunk.logits, chunk.statistics, chunk.targets,
+                                first_class(), scale);
+    ops::matmul(context, share.row_range(begin, count), chunk.logits, Transpose::no, weight_->value,
                 Transpose::no);
-    ops::matmul(context, *gradient_, chunk, Transpose::yes, rows, Transpose::no, Accumulate::yes);
+    ops::matmul(context, *gradient_, chunk.logits, Transpose::yes, rows, Transpose::no,
+                Accumulate::yes);
   }
+  shards_.sum_into(context, batch, dhidden, share);
 }
 
 }  // namespace convoy

@@ -4,10 +4,11 @@
 
 namespace convoy {
 
-Mlp::Mlp(ParameterStore& store, const ModelConfig& model, const std::string& prefix)
-    : gate_up_(store, model, prefix,
+Mlp::Mlp(ParameterStore& store, const ModelConfig& model, const Sharding& sharding,
+         const std::string& prefix)
+    : gate_up_(store, model, sharding, SplitBy::outputs, prefix,
                {{ConvSite::gate, model.init_std}, {ConvSite::up, model.init_std}}),
-      down_(store, model, prefix,
+      down_(store, model, sharding, SplitBy::inputs, prefix,
             {{ConvSite::down,
               model.depth_scaled_init
                   ? model.init_std / std::sqrt(2.0 * static_cast<double>(model.n_layers))
@@ -17,7 +18,7 @@ Tensor Mlp::forward(const Context& context, const BatchView& batch, Tensor x, Sa
   gate_up_.forward(context, batch, x, saved.gate_up);
   const auto& gate = saved.gate_up.outputs[0];
   const auto& up = saved.gate_up.outputs[1];
-  saved.activation = context.take({x.rows(), gate.cols()});
+  saved.activation = context.take({gate.rows(), gate.cols()});
   ops::swiglu_forward(context, saved.activation, gate, up);
   down_.forward(context, batch, saved.activation, saved.down);
   return saved.down.outputs[0];
@@ -27,7 +28,7 @@ void Mlp::backward_input(const Context& context, const BatchView& batch, Tensor 
                          Saved& saved) const {
   down_.prepare_backward(context, saved.down);
   ops::copy(context, saved.down.doutputs[0], dy);
-  Tensor dactivation = context.take({dy.rows(), saved.activation.cols()});
+  Tensor dactivation = context.take({saved.activation.rows(), saved.activation.cols()});
   down_.backward_input(context, batch, dactivation, saved.down);
 
   gate_up_.prepare_backward(context, saved.gate_up);

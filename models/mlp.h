@@ -9,12 +9,13 @@ class Mlp {
  public:
   struct Saved {
     Projection::Saved gate_up, down;
-    Tensor activation;  // [rows, F]
+    Tensor activation;  // [rows, F / tp]
   };
 
-  Mlp(ParameterStore& store, const ModelConfig& model, const std::string& prefix);
+  Mlp(ParameterStore& store, const ModelConfig& model, const Sharding& sharding,
+      const std::string& prefix);
 
-  // x [rows, D] -> [rows, D]
+  // x [own_rows, D] -> [own_rows, D]
   Tensor forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
   void backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
                       Saved& saved) const;

@@ -16,8 +16,11 @@ class RmsNorm {
     Tensor dy;     // [rows, G*width], kept for the weight gradient
   };
 
-  RmsNorm(ParameterStore& store, const std::string& name, std::int64_t width, double epsilon)
-      : weight_(&store.declare(name, {width}, Initializer::constant(1), WeightDecay::no)),
+  // `gradient`: whether this rank sees all that the weight's gradient sums over (heads, rows).
+  RmsNorm(ParameterStore& store, const std::string& name, std::int64_t width, double epsilon,
+          LocalGradient gradient)
+      : weight_(&store.declare(name, {.shape = {width}, .gradient = gradient},
+                               Initializer::constant(1), WeightDecay::no)),
         epsilon_(epsilon) {}
 
   Tensor forward(const Context& context, Tensor x, Saved& saved) const {

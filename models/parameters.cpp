@@ -22,7 +22,7 @@ double initial_value(const Parameter& p, const RandomStream& random, std::int64_
     case Initializer::Kind::normal: return scale * random.normal(static_cast<std::uint64_t>(index));
     case Initializer::Kind::uniform:
       return scale * (2 * random.uniform(static_cast<std::uint64_t>(index)) - 1);
-    case Initializer::Kind::first_row_one: return index < p.shape.back() ? scale : 0;
+    case Initializer::Kind::first_row_one: return index < p.placement.shape.back() ? scale : 0;
   }
   return 0;
 }
@@ -35,16 +35,21 @@ Tensor view_of(const Tensor& flat, std::int64_t offset, std::span<const std::int
 
 }  // namespace
 
-std::int64_t Parameter::size() const {
-  std::int64_t product = 1;
-  for (const auto dim : shape) product *= dim;
-  return product;
-}
-
-Parameter& ParameterStore::declare(std::string name, std::vector<std::int64_t> shape,
-                                   Initializer initializer, WeightDecay decay, Adjacent adjacent) {
+Parameter& ParameterStore::declare(std::string name, Placement placement, Initializer initializer,
+                                   WeightDecay decay, Adjacent adjacent) {
   CHECK(backend_ == nullptr, name, " is declared after the parameters were laid out");
-  parameters_.push_back({std::move(name), std::move(shape), initializer, decay, 0, {}, {}});
+  if (const auto problem = placement_problem(name, placement, mesh_)) throw Error(*problem);
+  Shard shard(placement, mesh_, position_);
+  auto shape = shard.shape();
+  parameters_.push_back({std::move(name),
+                         std::move(placement),
+                         std::move(shard),
+                         std::move(shape),
+                         initializer,
+                         decay,
+                         0,
+                         {},
+                         {}});
   Parameter& parameter = parameters_.back();
   parameter.offset = adjacent == Adjacent::yes ? extent_ : aligned(extent_);
   extent_ = parameter.offset + parameter.size();
@@ -80,7 +85,8 @@ void ParameterStore::initialize(std::uint64_t seed) {
     const RandomStream random(seed, parameter.name);
     std::vector<double> host(static_cast<std::size_t>(parameter.size()));
     for (std::size_t i = 0; i < host.size(); ++i) {
-      host[i] = initial_value(parameter, random, static_cast<std::int64_t>(i));
+      const auto index = parameter.shard.global_index_of(static_cast<std::int64_t>(i));
+      host[i] = index ? initial_value(parameter, random, *index) : 0;
     }
     backend_->convert(parameter.value,
                       Tensor(host.data(), DType::f64, DeviceKind::cpu, parameter.shape));
@@ -99,6 +105,15 @@ void ParameterStore::add_second_gradients() {
   for (const auto& second : second_gradients_) {
     backend_->add(second.parameter->gradient, second.parameter->gradient, second.tensor);
   }
+}
+
+void reduce_partial_gradients(ParameterStore& store, Communicator& tp) {
+  std::vector<Work> in_flight;
+  for (const auto& parameter : store.all()) {
+    if (!parameter.partial_over_tp()) continue;
+    in_flight.push_back(tp.all_reduce(parameter.gradient, Reduction::sum));
+  }
+  for (auto& work : in_flight) work.wait();
 }
 
 Tensor ParameterStore::joined(const Tensor& first, std::int64_t rows, std::int64_t columns) {

@@ -1,6 +1,9 @@
 // Parameters of a model: declared one by one under their global names, then laid out in flat
 // buffers (values, gradients) in the order of declaration. Optimizer, checkpoints, reductions and
 // initialisation all go over this one list.
+//
+// A parameter is declared by its global shape and its Placement; what is stored, and what `shape`,
+// `value` and `gradient` show, is this rank's shard of it.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +12,7 @@
 #include <vector>
 
 #include "core/memory.h"
+#include "parallel/placement.h"
 
 namespace convoy {
 
@@ -29,34 +33,41 @@ enum class Adjacent : bool { no, yes };
 
 struct Parameter {
   std::string name;                 // global, "blocks.7.attention.q.conv.U"
-  std::vector<std::int64_t> shape;  // global
+  Placement placement;              // with the global shape
+  Shard shard;                      // what this rank holds of it
+  std::vector<std::int64_t> shape;  // local, padding included
   Initializer initializer;
   WeightDecay decay;
   std::int64_t offset = 0;  // elements from the start of the flat buffers
   Tensor value;             // in the dtype of the run
   Tensor gradient;          // f32; f64 in an f64 run
 
-  std::int64_t size() const;
+  std::int64_t size() const { return shard.size(); }  // local
+  // Whether each tp rank has a share of the gradient only: see reduce_partial_gradients.
+  bool partial_over_tp() const { return placement.gradient == LocalGradient::partial_over_tp; }
 };
 
 class ParameterStore {
  public:
-  ParameterStore() = default;
+  ParameterStore() = default;  // of a lone rank
+  ParameterStore(const MeshShape& mesh, const MeshPosition& position)
+      : mesh_(mesh), position_(position) {}
   ParameterStore(const ParameterStore&) = delete;
   ParameterStore& operator=(const ParameterStore&) = delete;
 
-  Parameter& declare(std::string name, std::vector<std::int64_t> shape, Initializer initializer,
+  Parameter& declare(std::string name, Placement placement, Initializer initializer,
                      WeightDecay decay, Adjacent adjacent = Adjacent::no);
   // A second gradient accumulator for a parameter that is used in two places (a tied table); the
   // tensor is valid after allocate(). It is added to the parameter's gradient once a step.
   Tensor& declare_second_gradient(Parameter& parameter);
 
   void allocate(Backend& backend, DType dtype);
+  // Each element by its global index, so every layout starts from the same model; padding is 0.
   void initialize(std::uint64_t seed);
 
   std::deque<Parameter>& all() { return parameters_; }
   const std::deque<Parameter>& all() const { return parameters_; }
-  std::int64_t count() const;  // of all parameters
+  std::int64_t count() const;  // of all parameters, this rank's elements
 
   Tensor values() const { return values_.view(); }
   Tensor gradients() const { return gradients_.view(); }  // second accumulators included
@@ -73,6 +84,8 @@ class ParameterStore {
     Tensor tensor;
   };
 
+  MeshShape mesh_;
+  MeshPosition position_;
   std::deque<Parameter> parameters_;
   std::deque<SecondGradient> second_gradients_;
   std::int64_t extent_ = 0;           // elements of the flat value buffer, gaps included
@@ -80,5 +93,9 @@ class ParameterStore {
   Backend* backend_ = nullptr;
   OwnedTensor values_, gradients_;
 };
+
+// Sums over tp the gradients of which each rank has a share. Once per step, after the last
+// micro-batch, before they are summed over the gradient group. Collective over tp.
+void reduce_partial_gradients(ParameterStore& store, Communicator& tp);
 
 }  // namespace convoy

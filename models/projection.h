@@ -7,6 +7,14 @@
 //
 // A convolution then reads its own columns of `joined` (arXiv 2606.03825: X + conv(X) on the
 // output of a linear, filters generated from the linear's input).
+//
+// Over tp ranks, split by outputs (q, k, v, gate, up): every rank sees the whole input of all rows
+// and has some channels; A is replicated and z computed on every rank, so that dz, and with it dA,
+// is a share of a sum: dz's part of dx rides in the sum over ranks, dA is reduced once per step.
+// Split by inputs (o, down): each rank has some of the input's channels, weight and generator
+// alike, and [y, z] are summed over ranks together, before the convolution. Where the rows a
+// convolution sees are cut, under sequence or context parallelism, the rows before them come as a
+// halo.
 #pragma once
 
 #include <array>
@@ -17,8 +25,13 @@
 #include "models/batch_view.h"
 #include "models/model_config.h"
 #include "models/parameters.h"
+#include "models/row_shards.h"
+#include "parallel/halo_exchange.h"
 
 namespace convoy {
+
+// What of a linear a tp rank has.
+enum class SplitBy : std::uint8_t { outputs, inputs };
 
 struct ProjectionOutput {
   ConvSite site;
@@ -31,15 +44,19 @@ class Projection {
 
   struct Saved {
     Tensor input;                              // [rows, D_in]
-    Tensor joined, djoined;                    // [rows, C]
-    std::array<Tensor, kMaxOutputs> outputs;   // [rows, D_out] each
+    Tensor joined, djoined;                    // [conv rows, C]: rows, or own rows by inputs
+    Tensor djoined_rows;                       // [rows, C]
+    Tensor halo;                               // [halo rows, convolved channels], or none
+    std::array<Tensor, kMaxOutputs> outputs;   // [conv rows, D_out] each
     std::array<Tensor, kMaxOutputs> doutputs;  // where the caller writes their gradients
   };
 
   // Declares `<prefix><site>.weight` and, where convolved, `<prefix><site>.conv.{A|G,U,s}`.
-  Projection(ParameterStore& store, const ModelConfig& model, const std::string& prefix,
+  Projection(ParameterStore& store, const ModelConfig& model, const Sharding& sharding,
+             SplitBy split, const std::string& prefix,
              const std::vector<ProjectionOutput>& outputs);
 
+  // x is [own_rows, D_in] split by outputs, [rows, D_in / tp] split by inputs.
   void forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
   // Provides saved.doutputs, to be filled before backward_input.
   void prepare_backward(const Context& context, Saved& saved) const;
@@ -49,10 +66,11 @@ class Projection {
 
  private:
   struct Output {
-    std::int64_t channels;
-    std::int64_t column;  // of its channels in `joined`
+    std::int64_t channels;  // of this rank
+    std::int64_t column;    // of its channels in `joined`
     ConvShape conv;
     std::int64_t generated_column, generated_columns;
+    std::int64_t halo_column;
     Parameter* weight = nullptr;
     Parameter* s = nullptr;
     Parameter* u = nullptr;
@@ -62,14 +80,29 @@ class Projection {
                          ConvSite site, Output& output);
   void declare_taps(ParameterStore& store, const ModelConfig& model, const std::string& prefix,
                     ConvSite site, Output& output);
+  // A matrix [outputs, inputs], or [outputs, more, inputs], as this projection is split.
+  Placement split_matrix(std::vector<std::int64_t> shape) const;
+  // What has one value a channel: [.., channels].
+  Placement split_channels(std::vector<std::int64_t> shape) const;
   Tensor joined_weight() const;
   Tensor joined_gradient() const;
   Tensor convolved(const Output& output, const Tensor& joined) const;  // the output's columns
   ConvFilters filters(const Output& output, const Tensor& joined) const;
-  static ConvRows rows_of(const BatchView& batch);
+  void convolve(const Context& context, const BatchView& batch, Saved& saved) const;
+  void backward_convolve(const Context& context, const BatchView& batch, Saved& saved) const;
+  HaloExchange halo_exchange(const Context& context, const BatchView& batch) const;
+  std::vector<Tensor> convolved_parts(const Tensor& joined) const;
+  std::int64_t conv_rows(const BatchView& batch) const;
+  ConvRows rows_of(const Output& output, const BatchView& batch, const Saved& saved,
+                   ConvPart part) const;
 
-  std::int64_t inputs_ = 0;   // D_in
-  std::int64_t columns_ = 0;  // C
+  Sharding sharding_;
+  RowShards shards_;
+  SplitBy split_;
+  std::int64_t inputs_ = 0;        // D_in, of this rank
+  std::int64_t columns_ = 0;       // C
+  std::int64_t halo_columns_ = 0;  // channels that are convolved
+  int width_ = 1;                  // W
   std::vector<Output> outputs_;
 };
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "models/block.h"
+#include "models/embedding.h"
 #include "models/head.h"
 
 namespace convoy {
@@ -15,7 +16,8 @@ namespace convoy {
 class Transformer {
  public:
   // Keeps `recompute_blocks` blocks' activations only as their inputs.
-  Transformer(ParameterStore& store, const ModelConfig& model, std::int64_t recompute_blocks = 0);
+  Transformer(ParameterStore& store, const ModelConfig& model, std::int64_t recompute_blocks = 0,
+              const Sharding& sharding = one_rank());
 
   // One training micro-batch: adds to all gradients those of scale * (summed nats of the
   // micro-batch) and writes losses f64 [rows], the nats of each row.
@@ -32,7 +34,7 @@ class Transformer {
   struct Saved {
     std::vector<Block::Saved> blocks;
     std::vector<Arena::Mark> marks;   // the arena before each block
-    std::vector<Tensor> activations;  // [rows, D]: the input of block i, and the last output
+    std::vector<Tensor> activations;  // [own_rows, D]: the input of block i, and the last output
     RmsNorm::Saved final_norm;
   };
 
@@ -41,7 +43,7 @@ class Transformer {
                 Saved& saved) const;
 
   ModelConfig model_;
-  Parameter* embedding_;
+  Embedding embedding_;
   std::vector<Block> blocks_;
   std::optional<RmsNorm> final_norm_;
   std::optional<Head> head_;

@@ -37,7 +37,8 @@ struct Watched {
 class WatchedWork final : public Work::Pending {
  public:
   WatchedWork(Watched watched, Work work) : watched_(std::move(watched)), work_(std::move(work)) {}
-  ~WatchedWork() noexcept override {}  // complete by now, or abandoned while an exception unwinds
+  // The work is complete by now, or abandoned while an exception unwinds.
+  ~WatchedWork() noexcept override = default;
   bool test() override { return work_.test(); }
   void wait() override {
     if (work_.test()) return;

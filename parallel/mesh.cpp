@@ -29,6 +29,10 @@ MeshPosition member_at(const MeshShape& shape, MeshPosition at, MeshAxis axis, i
     case MeshAxis::ep: return with_gradient_index(shape, at, place / shape.ep * shape.ep + index);
     case MeshAxis::expert_gradient:
       return with_gradient_index(shape, at, index * shape.ep + place % shape.ep);
+    case MeshAxis::sequence:
+      at.cp = index / shape.tp;
+      at.tp = index % shape.tp;
+      return at;
   }
   return at;
 }
@@ -56,6 +60,7 @@ std::string_view name_of(MeshAxis axis) {
     case MeshAxis::gradient: return "gradient";
     case MeshAxis::ep: return "ep";
     case MeshAxis::expert_gradient: return "expert_gradient";
+    case MeshAxis::sequence: return "sequence";
   }
   return "?";
 }
@@ -114,6 +119,7 @@ int size_of(const MeshShape& shape, MeshAxis axis) {
     case MeshAxis::gradient: return shape.dp * shape.cp;
     case MeshAxis::ep: return shape.ep;
     case MeshAxis::expert_gradient: return shape.dp * shape.cp / shape.ep;
+    case MeshAxis::sequence: return shape.cp * shape.tp;
   }
   return 0;
 }
@@ -128,6 +134,7 @@ int index_of(const MeshShape& shape, const MeshPosition& at, MeshAxis axis) {
     case MeshAxis::gradient: return gradient_index(shape, at);
     case MeshAxis::ep: return gradient_index(shape, at) % shape.ep;
     case MeshAxis::expert_gradient: return gradient_index(shape, at) / shape.ep;
+    case MeshAxis::sequence: return at.cp * shape.tp + at.tp;
   }
   return 0;
 }

@@ -40,18 +40,19 @@ enum class MeshAxis : std::uint8_t {
   gradient,         // dp * cp: the gradients of all parameters but the experts' are summed over it
   ep,               // holds the different experts
   expert_gradient,  // (dp * cp) / ep: holds the same experts
+  sequence,         // cp * tp: share the rows of each sequence
 };
-inline constexpr int kMeshAxes = 8;
+inline constexpr int kMeshAxes = 9;
 std::string_view name_of(MeshAxis axis);
 
 // What is wrong with a mesh for this many ranks, each with a remedy; empty where nothing is.
 std::vector<std::string> mesh_problems(const MeshShape& shape, int ranks);
 
 MeshPosition position_of(const MeshShape& shape, int rank);
-int rank_of(const MeshShape& shape, const MeshPosition& position);
+int rank_of(const MeshShape& shape, const MeshPosition& at);
 int size_of(const MeshShape& shape, MeshAxis axis);
 // The place of a rank within its group of an axis.
-int index_of(const MeshShape& shape, const MeshPosition& position, MeshAxis axis);
+int index_of(const MeshShape& shape, const MeshPosition& at, MeshAxis axis);
 // The ranks of the group that `rank` belongs to, ascending, which is also the order of index_of.
 std::vector<int> members_of(const MeshShape& shape, MeshAxis axis, int rank);
 
@@ -73,6 +74,7 @@ class Mesh {
   Communicator& gradient() const { return on(MeshAxis::gradient); }
   Communicator& ep() const { return on(MeshAxis::ep); }
   Communicator& expert_gradient() const { return on(MeshAxis::expert_gradient); }
+  Communicator& sequence() const { return on(MeshAxis::sequence); }
 
  private:
   MeshShape shape_;

@@ -73,15 +73,15 @@ std::optional<std::int64_t> Shard::global_index_of(std::int64_t local) const {
   return (outer * placement_.shape[dim] + *global_row) * inner + local % inner;
 }
 
-std::vector<Block> Shard::blocks() const {
+std::vector<ShardBlock> Shard::blocks() const {
   const std::vector<std::int64_t> origin(shape_.size(), 0);
   if (!placement_.split) return {{origin, origin, shape_}};
   const auto dim = static_cast<std::size_t>(placement_.split->dim);
   const std::int64_t begin = index_ * part_;
   const std::int64_t count = std::clamp<std::int64_t>(section_ - begin, 0, part_);
-  std::vector<Block> blocks;
+  std::vector<ShardBlock> blocks;
   for (std::int64_t s = 0; count > 0 && s < placement_.split->sections; ++s) {
-    Block block{origin, origin, shape_};
+    ShardBlock block{origin, origin, shape_};
     block.global_begin[dim] = s * section_ + begin;
     block.local_begin[dim] = s * part_;
     block.count[dim] = count;

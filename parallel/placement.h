@@ -43,7 +43,7 @@ std::optional<std::string> placement_problem(const std::string& name, const Plac
                                              const MeshShape& mesh);
 
 // A contiguous part of a parameter: `count` elements in each dim.
-struct Block {
+struct ShardBlock {
   std::vector<std::int64_t> global_begin, local_begin, count;
 };
 
@@ -60,7 +60,7 @@ class Shard {
   // The same along the split dim alone.
   std::optional<std::int64_t> global_row_of(std::int64_t local_row) const;
   // All that is not padding, a block for each section: the hyperslabs of a checkpoint.
-  std::vector<Block> blocks() const;
+  std::vector<ShardBlock> blocks() const;
 
  private:
   Placement placement_;

@@ -15,13 +15,13 @@ struct BackwardScratch {
   T *probabilities, *dscores, *dqueries, *delta;
 
   BackwardScratch(Scratch& scratch, const Sizes& n)
-      : queries(scratch.take<T>(n.padded_length * n.padded_width)),
-        keys(scratch.take<T>(n.padded_length * n.padded_width)),
-        keys_t(scratch.take<T>(n.width * n.padded_length)),
-        values_t(scratch.take<T>(n.width * n.padded_length)),
-        dout(scratch.take<T>(n.padded_length * n.padded_width)),
-        dkeys(scratch.take<T>(n.padded_length * n.padded_width)),
-        dvalues(scratch.take<T>(n.padded_length * n.padded_width)),
+      : queries(scratch.take<T>(n.length * n.padded_width)),
+        keys(scratch.take<T>(n.padded_keys * n.padded_width)),
+        keys_t(scratch.take<T>(n.width * n.padded_keys)),
+        values_t(scratch.take<T>(n.width * n.padded_keys)),
+        dout(scratch.take<T>(n.length * n.padded_width)),
+        dkeys(scratch.take<T>(n.padded_keys * n.padded_width)),
+        dvalues(scratch.take<T>(n.padded_keys * n.padded_width)),
         probabilities(scratch.take<T>(kQueryTile * kKeyTile)),
         dscores(scratch.take<T>(kQueryTile * kKeyTile)),
         dqueries(scratch.take<T>(kQueryTile * n.padded_width)),
@@ -56,9 +56,9 @@ void backward_tile(const BackwardScratch<T>& s, HeadView<T> log_sum_exp,
   const std::int64_t pw = n.padded_width;
   const T* queries = s.queries + range.q0 * pw;
   const T* dout = s.dout + range.q0 * pw;
-  small_matmul<T>(s.probabilities, kKeyTile, {queries, pw, 1}, s.keys_t + range.k0, n.padded_length,
+  small_matmul<T>(s.probabilities, kKeyTile, {queries, pw, 1}, s.keys_t + range.k0, n.padded_keys,
                   range.rows, range.columns, n.width, Accumulate::no);
-  small_matmul<T>(s.dscores, kKeyTile, {dout, pw, 1}, s.values_t + range.k0, n.padded_length,
+  small_matmul<T>(s.dscores, kKeyTile, {dout, pw, 1}, s.values_t + range.k0, n.padded_keys,
                   range.rows, range.columns, n.width, Accumulate::no);
   for (std::int64_t i = 0; i < range.rows; ++i) {
     backward_row(s.probabilities + i * kKeyTile, s.dscores + i * kKeyTile,
@@ -74,20 +74,17 @@ void backward_tile(const BackwardScratch<T>& s, HeadView<T> log_sum_exp,
 }
 
 template <class T>
-void backward_head(const BackwardScratch<T>& s, HeadView<T> dq, HeadView<T> out,
-                   HeadView<T> log_sum_exp, const std::int32_t* document_start, const Sizes& n,
-                   T scale) {
-  for (std::int64_t q0 = 0; q0 < n.length; q0 += kQueryTile) {
-    const std::int64_t rows = std::min(kQueryTile, n.length - q0);
-    for (std::int64_t i = 0; i < rows; ++i) {
-      s.delta[i] = dot<T>(s.dout + (q0 + i) * n.padded_width, out.row(q0 + i), n.width);
-    }
-    std::fill(s.dqueries, s.dqueries + kQueryTile * n.padded_width, T(0));
-    for_each_key_tile<T>(document_start, q0, rows, [&](const TileRange& range) {
-      backward_tile(s, log_sum_exp, document_start, n, range);
-    });
-    copy_back<T>({dq.row(q0), dq.stride}, s.dqueries, rows, n, scale);
+void backward_queries(const BackwardScratch<T>& s, HeadView<T> dq, HeadView<T> out,
+                      HeadView<T> log_sum_exp, const std::int32_t* document_start, const Sizes& n,
+                      T scale, const QueryTile& q) {
+  for (std::int64_t i = 0; i < q.rows; ++i) {
+    s.delta[i] = dot<T>(s.dout + (q.q0 + i) * n.padded_width, out.row(q.q0 + i), n.width);
   }
+  std::fill(s.dqueries, s.dqueries + kQueryTile * n.padded_width, T(0));
+  for_each_key_tile<T>(document_start, q, [&](const TileRange& range) {
+    backward_tile(s, log_sum_exp, document_start, n, range);
+  });
+  copy_back<T>({dq.row(q.q0), dq.stride}, s.dqueries, q.rows, n, scale);
 }
 
 }  // namespace
@@ -104,24 +101,26 @@ void CpuBackend::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout
     scratch_.reset();
     const BackwardScratch<T> s(scratch_, n);
     for (std::int64_t b = 0; b < shape.sequences; ++b) {
-      const std::int64_t row = b * n.length;
+      const std::int64_t row = b * n.length, key_row = b * n.keys;
       for (std::int64_t head = 0; head < shape.query_heads; ++head) {
         const std::int64_t kv_column = head / group * n.width;
         if (head % group == 0) {
-          copy_columns(s.keys_t, head_of<T>(k, row, kv_column), n);
-          copy_columns(s.values_t, head_of<T>(v, row, kv_column), n);
-          copy_rows(s.keys, head_of<T>(k, row, kv_column), n, T(1));
-          std::fill(s.dkeys, s.dkeys + n.padded_length * n.padded_width, T(0));
-          std::fill(s.dvalues, s.dvalues + n.padded_length * n.padded_width, T(0));
+          copy_columns(s.keys_t, head_of<T>(k, key_row, kv_column), n);
+          copy_columns(s.values_t, head_of<T>(v, key_row, kv_column), n);
+          copy_rows(s.keys, head_of<T>(k, key_row, kv_column), n.keys, n.padded_keys, n, T(1));
+          std::fill(s.dkeys, s.dkeys + n.padded_keys * n.padded_width, T(0));
+          std::fill(s.dvalues, s.dvalues + n.padded_keys * n.padded_width, T(0));
         }
-        copy_rows(s.queries, head_of<T>(q, row, head * n.width), n, scale);
-        copy_rows(s.dout, head_of<T>(dout, row, head * n.width), n, T(1));
-        backward_head(s, head_of<T>(dq, row, head * n.width), head_of<T>(out, row, head * n.width),
-                      head_of<T>(log_sum_exp, row, head), document_start.data<std::int32_t>() + row,
-                      n, scale);
+        copy_rows(s.queries, head_of<T>(q, row, head * n.width), n.length, n.length, n, scale);
+        copy_rows(s.dout, head_of<T>(dout, row, head * n.width), n.length, n.length, n, T(1));
+        for_each_query_tile(shape, [&](const QueryTile& tile) {
+          backward_queries(s, head_of<T>(dq, row, head * n.width),
+                           head_of<T>(out, row, head * n.width), head_of<T>(log_sum_exp, row, head),
+                           document_start.data<std::int32_t>() + row, n, scale, tile);
+        });
         if (head % group == group - 1) {
-          copy_back<T>(head_of<T>(dk, row, kv_column), s.dkeys, n.length, n, T(1));
-          copy_back<T>(head_of<T>(dv, row, kv_column), s.dvalues, n.length, n, T(1));
+          copy_back<T>(head_of<T>(dk, key_row, kv_column), s.dkeys, n.keys, n, T(1));
+          copy_back<T>(head_of<T>(dv, key_row, kv_column), s.dvalues, n.keys, n, T(1));
         }
       }
     }

@@ -65,9 +65,9 @@ struct ForwardScratch {
   T *queries, *keys_t, *values, *scores, *out;
 
   ForwardScratch(Scratch& scratch, const Sizes& n)
-      : queries(scratch.take<T>(n.padded_length * n.padded_width)),
-        keys_t(scratch.take<T>(n.width * n.padded_length)),
-        values(scratch.take<T>(n.padded_length * n.padded_width)),
+      : queries(scratch.take<T>(n.length * n.padded_width)),
+        keys_t(scratch.take<T>(n.width * n.padded_keys)),
+        values(scratch.take<T>(n.padded_keys * n.padded_width)),
         scores(scratch.take<T>(kQueryTile * kKeyTile)),
         out(scratch.take<T>(kQueryTile * n.padded_width)) {}
 };
@@ -77,7 +77,7 @@ void forward_tile(const ForwardScratch<T>& s, RunningSoftmax<T>& softmax,
                   const std::int32_t* document_start, const Sizes& n, const TileRange& range) {
   const std::int64_t pw = n.padded_width;
   small_matmul<T>(s.scores, kKeyTile, {s.queries + range.q0 * pw, pw, 1}, s.keys_t + range.k0,
-                  n.padded_length, range.rows, range.columns, n.width, Accumulate::no);
+                  n.padded_keys, range.rows, range.columns, n.width, Accumulate::no);
   for (std::int64_t i = 0; i < range.rows; ++i) {
     softmax.absorb(i, s.scores + i * kKeyTile, s.out + i * pw, pw, range,
                    document_start[range.q0 + i]);
@@ -87,22 +87,19 @@ void forward_tile(const ForwardScratch<T>& s, RunningSoftmax<T>& softmax,
 }
 
 template <class T>
-void forward_head(const ForwardScratch<T>& s, HeadView<T> out, HeadView<T> log_sum_exp,
-                  const std::int32_t* document_start, const Sizes& n) {
-  for (std::int64_t q0 = 0; q0 < n.length; q0 += kQueryTile) {
-    const std::int64_t rows = std::min(kQueryTile, n.length - q0);
-    RunningSoftmax<T> softmax;
-    std::fill(s.out, s.out + kQueryTile * n.padded_width, T(0));
-    for_each_key_tile<T>(document_start, q0, rows, [&](const TileRange& range) {
-      forward_tile(s, softmax, document_start, n, range);
-    });
-    for (std::int64_t i = 0; i < rows; ++i) {
-      const T inverse = T(1) / softmax.sum[i];
-      for (std::int64_t j = 0; j < n.width; ++j) {
-        out.row(q0 + i)[j] = s.out[i * n.padded_width + j] * inverse;
-      }
-      *log_sum_exp.row(q0 + i) = softmax.maximum[i] + std::log(softmax.sum[i]);
+void forward_queries(const ForwardScratch<T>& s, HeadView<T> out, HeadView<T> log_sum_exp,
+                     const std::int32_t* document_start, const Sizes& n, const QueryTile& q) {
+  RunningSoftmax<T> softmax;
+  std::fill(s.out, s.out + kQueryTile * n.padded_width, T(0));
+  for_each_key_tile<T>(document_start, q, [&](const TileRange& range) {
+    forward_tile(s, softmax, document_start, n, range);
+  });
+  for (std::int64_t i = 0; i < q.rows; ++i) {
+    const T inverse = T(1) / softmax.sum[i];
+    for (std::int64_t j = 0; j < n.width; ++j) {
+      out.row(q.q0 + i)[j] = s.out[i * n.padded_width + j] * inverse;
     }
+    *log_sum_exp.row(q.q0 + i) = softmax.maximum[i] + std::log(softmax.sum[i]);
   }
 }
 
@@ -118,16 +115,20 @@ void CpuBackend::attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Ten
     scratch_.reset();
     const ForwardScratch<T> s(scratch_, n);
     for (std::int64_t b = 0; b < shape.sequences; ++b) {
-      const std::int64_t row = b * n.length;
+      const std::int64_t row = b * n.length, key_row = b * n.keys;
       for (std::int64_t head = 0; head < shape.query_heads; ++head) {
         if (head % group == 0) {
           const std::int64_t column = head / group * n.width;
-          copy_columns(s.keys_t, head_of<T>(k, row, column), n);
-          copy_rows(s.values, head_of<T>(v, row, column), n, T(1));
+          copy_columns(s.keys_t, head_of<T>(k, key_row, column), n);
+          copy_rows(s.values, head_of<T>(v, key_row, column), n.keys, n.padded_keys, n, T(1));
         }
-        copy_rows(s.queries, head_of<T>(q, row, head * n.width), n, score_scale<T>(shape));
-        forward_head(s, head_of<T>(out, row, head * n.width), head_of<T>(log_sum_exp, row, head),
-                     document_start.data<std::int32_t>() + row, n);
+        copy_rows(s.queries, head_of<T>(q, row, head * n.width), n.length, n.length, n,
+                  score_scale<T>(shape));
+        for_each_query_tile(shape, [&](const QueryTile& tile) {
+          forward_queries(s, head_of<T>(out, row, head * n.width),
+                          head_of<T>(log_sum_exp, row, head),
+                          document_start.data<std::int32_t>() + row, n, tile);
+        });
       }
     }
   });

@@ -38,15 +38,16 @@ HeadView<T> head_of(const Tensor& tensor, std::int64_t first_row, std::int64_t c
 }
 
 struct Sizes {
-  std::int64_t length;         // T
-  std::int64_t width;          // K
-  std::int64_t padded_length;  // T up to whole panels
-  std::int64_t padded_width;   // K up to whole vectors
+  std::int64_t length;        // queries of a sequence
+  std::int64_t keys;          // keys of a sequence
+  std::int64_t width;         // K
+  std::int64_t padded_keys;   // up to whole panels
+  std::int64_t padded_width;  // K up to whole vectors
 };
 
 template <class T>
 Sizes sizes_of(const AttentionShape& shape) {
-  return {shape.length, shape.head_width, round_up(shape.length, kPanel<T>),
+  return {shape.length, shape.key_length, shape.head_width, round_up(shape.key_length, kPanel<T>),
           round_up(shape.head_width, kLanes<T>)};
 }
 
@@ -55,27 +56,28 @@ T score_scale(const AttentionShape& shape) {
   return static_cast<T>(1.0 / std::sqrt(static_cast<double>(shape.head_width)));
 }
 
-// [T, K] as rows [padded_length, padded_width], times `scale`, padded with zeros.
+// [rows, K] as rows [padded, padded_width], times `scale`, padded with zeros.
 template <class T>
-void copy_rows(T* target, HeadView<T> source, const Sizes& n, T scale) {
-  for (std::int64_t i = 0; i < n.padded_length; ++i) {
+void copy_rows(T* target, HeadView<T> source, std::int64_t rows, std::int64_t padded,
+               const Sizes& n, T scale) {
+  for (std::int64_t i = 0; i < padded; ++i) {
     T* row = target + i * n.padded_width;
-    const std::int64_t valid = i < n.length ? n.width : 0;
+    const std::int64_t valid = i < rows ? n.width : 0;
     for (std::int64_t j = 0; j < valid; ++j) row[j] = source.row(i)[j] * scale;
     std::fill(row + valid, row + n.padded_width, T(0));
   }
 }
 
-// [T, K] transposed into [K, padded_length], padded with zeros.
+// Keys [keys, K] transposed into [K, padded_keys], padded with zeros.
 template <class T>
 void copy_columns(T* target, HeadView<T> source, const Sizes& n) {
-  for (std::int64_t i = 0; i < n.length; ++i) {
+  for (std::int64_t i = 0; i < n.keys; ++i) {
     const T* row = source.row(i);
-    for (std::int64_t j = 0; j < n.width; ++j) target[j * n.padded_length + i] = row[j];
+    for (std::int64_t j = 0; j < n.width; ++j) target[j * n.padded_keys + i] = row[j];
   }
   for (std::int64_t j = 0; j < n.width; ++j) {
-    T* row = target + j * n.padded_length;
-    std::fill(row + n.length, row + n.padded_length, T(0));
+    T* row = target + j * n.padded_keys;
+    std::fill(row + n.keys, row + n.padded_keys, T(0));
   }
 }
 
@@ -88,27 +90,44 @@ void copy_back(HeadView<T> target, const T* source, std::int64_t rows, const Siz
   }
 }
 
-// A tile of queries [q0, q0 + rows) against one of keys [k0, k0 + keys); no query of the tile sees
-// a key past the last one. Scores have `columns` columns, whole panels, kKeyTile apart.
+// A tile of queries: rows [q0, q0 + rows) at positions from `position`.
+struct QueryTile {
+  std::int64_t q0, rows, position;
+};
+
+// Calls function(QueryTile) for all queries of a sequence; a tile lies in one run.
+template <class Function>
+void for_each_query_tile(const AttentionShape& shape, Function function) {
+  const std::int64_t length = shape.length / shape.runs;
+  for (int run = 0; run < shape.runs; ++run) {
+    const std::int64_t begin = shape.run_begin[static_cast<std::size_t>(run)];
+    for (std::int64_t i = 0; i < length; i += kQueryTile) {
+      function(QueryTile{run * length + i, std::min(kQueryTile, length - i), begin + i});
+    }
+  }
+}
+
+// A tile of queries against one of keys [k0, k0 + keys); no query of the tile sees a key past the
+// last one. Scores have `columns` columns, whole panels, kKeyTile apart.
 struct TileRange {
-  std::int64_t q0, rows, k0, keys, columns;
+  std::int64_t q0, rows, position, k0, keys, columns;
 
   // The keys that row i sees, as columns of the tile.
   std::int64_t first_column(std::int64_t document_start) const {
     return std::max<std::int64_t>(document_start - k0, 0);
   }
-  std::int64_t end_column(std::int64_t i) const { return std::min(q0 + i + 1 - k0, keys); }
+  std::int64_t end_column(std::int64_t i) const { return std::min(position + i + 1 - k0, keys); }
 };
 
-// Calls function(range) for the tiles of keys that the queries [q0, q0 + rows) see. Document starts
-// never decrease, so the first query's is the earliest.
+// Calls function(range) for the tiles of keys that a tile of queries sees. Document starts never
+// decrease, so the first query's is the earliest.
 template <class T, class Function>
-void for_each_key_tile(const std::int32_t* document_start, std::int64_t q0, std::int64_t rows,
-                       Function function) {
-  const std::int64_t first = document_start[q0] / kKeyTile * kKeyTile;
-  for (std::int64_t k0 = first; k0 < q0 + rows; k0 += kKeyTile) {
-    const std::int64_t keys = std::min(kKeyTile, q0 + rows - k0);
-    function(TileRange{q0, rows, k0, keys, round_up(keys, kPanel<T>)});
+void for_each_key_tile(const std::int32_t* document_start, const QueryTile& q, Function function) {
+  const std::int64_t first = document_start[q.q0] / kKeyTile * kKeyTile;
+  const std::int64_t end = q.position + q.rows;
+  for (std::int64_t k0 = first; k0 < end; k0 += kKeyTile) {
+    const std::int64_t keys = std::min(kKeyTile, end - k0);
+    function(TileRange{q.q0, q.rows, q.position, k0, keys, round_up(keys, kPanel<T>)});
   }
 }
 

@@ -57,7 +57,7 @@ void CpuBackend::conv_backward_input(Tensor dx, Tensor dgenerated, Tensor dhalo,
                                      Tensor x, const ConvFilters& filters, const ConvShape& shape,
                                      const ConvRows& rows) {
   const cpu::ConvCall call{scratch_, filters, shape, rows};
-  if (!dhalo.empty()) fill(dhalo, 0);
+  if (!dhalo.empty() && rows.part != ConvPart::interior) fill(dhalo, 0);
   if (shape.kind == FilterKind::lowrank) {
     return cpu::lowrank_conv_backward_input(call, dx, dgenerated, dhalo, dy, x);
   }

@@ -135,21 +135,23 @@ void forward(const ConvCall& call, Tensor y, Tensor x) {
   const RowFilters<T, W> filters(call, x.cols());
   const TapRows<T> sources(x, call.rows.halo, call.rows, W, zeros);
   const bool whole_vectors = filters.group % kLanes<T> == 0;
-  for (std::int64_t t = 0; t < x.rows();) {
-    if (whole_vectors && is_run(call.rows, t, W)) {
-      if (filters.generated.empty()) {
-        forward_run<T, W, false>(y, x, t, filters);
-      } else {
-        forward_run<T, W, true>(y, x, t, filters);
+  for_each_run(call.rows, W, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end;) {
+      if (whole_vectors && is_run(call.rows, t, W)) {
+        if (filters.generated.empty()) {
+          forward_run<T, W, false>(y, x, t, filters);
+        } else {
+          forward_run<T, W, true>(y, x, t, filters);
+        }
+        t += kRun;
+        continue;
       }
-      t += kRun;
-      continue;
+      const T* source[W];
+      for (int w = 0; w < W; ++w) source[w] = sources.at(t, w);
+      forward_row<T, W>(y.row<T>(t), source, filters, filters.generated_row(t));
+      ++t;
     }
-    const T* source[W];
-    for (int w = 0; w < W; ++w) source[w] = sources.at(t, w);
-    forward_row<T, W>(y.row<T>(t), source, filters, filters.generated_row(t));
-    ++t;
-  }
+  });
 }
 
 // One row: adds filter * dy to the rows its taps read (tap 0 sets its own row) and writes the
@@ -198,14 +200,17 @@ void backward_input(const ConvCall& call, Tensor dx, Tensor dgenerated, Tensor d
   const RowFilters<T, W> filters(call, channels);
   const TapRows<T> sources(x, call.rows.halo, call.rows, W, zeros);
   const TapRows<T> targets(dx, dhalo, call.rows, W, nowhere);
-  for (std::int64_t t = 0; t < x.rows(); ++t) {
-    const T* source[W];
-    T* target[W];
-    for (int w = 0; w < W; ++w) source[w] = sources.at(t, w);
-    for (int w = 0; w < W; ++w) target[w] = targets.at(t, w);
-    backward_row<T, W>(target, dgenerated.empty() ? nullptr : dgenerated.row<T>(t), dy.row<T>(t),
-                       source, filters, filters.generated_row(t));
-  }
+  // Rows ascend within each segment, also where the boundary is a call of its own.
+  for_each_run(call.rows, W, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      const T* source[W];
+      T* target[W];
+      for (int w = 0; w < W; ++w) source[w] = sources.at(t, w);
+      for (int w = 0; w < W; ++w) target[w] = targets.at(t, w);
+      backward_row<T, W>(target, dgenerated.empty() ? nullptr : dgenerated.row<T>(t), dy.row<T>(t),
+                         source, filters, filters.generated_row(t));
+    }
+  });
 }
 
 }  // namespace

@@ -155,19 +155,21 @@ void forward(const ConvCall& call, Tensor y, Tensor x) {
   const TapRows<T> sources(x, call.rows.halo, call.rows, packed.width, outside.zeros);
   for (std::int64_t begin = 0; begin < packed.padded; begin += packed.block()) {
     const std::int64_t end = std::min(begin + packed.block(), packed.padded);
-    for (std::int64_t t0 = 0; t0 < x.rows(); t0 += kRows) {
-      TileInputs<T> in;
-      T* out[kRows];
-      for (int i = 0; i < kRows; ++i) {
-        const bool valid = t0 + i < x.rows();
-        out[i] = valid ? y.row<T>(t0 + i) : outside.nowhere;
-        for (int w = 0; w < packed.width; ++w) {
-          in.x[w][i] = valid ? sources.at(t0 + i, w) : outside.zeros;
+    for_each_run(call.rows, packed.width, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t t0 = first; t0 < last; t0 += kRows) {
+        TileInputs<T> in;
+        T* out[kRows];
+        for (int i = 0; i < kRows; ++i) {
+          const bool valid = t0 + i < last;
+          out[i] = valid ? y.row<T>(t0 + i) : outside.nowhere;
+          for (int w = 0; w < packed.width; ++w) {
+            in.x[w][i] = valid ? sources.at(t0 + i, w) : outside.zeros;
+          }
         }
+        for (int w = 0; w < packed.width; ++w) in.z[w] = {z + t0 * packed.rank, packed.rank, 1};
+        run_tile_block(packed, in, begin, end, out);
       }
-      for (int w = 0; w < packed.width; ++w) in.z[w] = {z + t0 * packed.rank, packed.rank, 1};
-      run_tile_block(packed, in, begin, end, out);
-    }
+    });
   }
 }
 
@@ -187,12 +189,14 @@ class InputGradient {
         dy_(dy),
         reach_(call.rows.reach.data<std::int32_t>()) {}
 
+  // The boundary's call sets the halo's rows, the interior's those of the segment.
   void run() const {
-    const std::int64_t first = dhalo_.empty() ? 0 : 1 - packed_.width;
+    const bool halo = !dhalo_.empty() && call_.rows.part != ConvPart::interior;
+    const std::int64_t first = halo ? 1 - packed_.width : 0;
     for (std::int64_t begin = 0; begin < packed_.padded; begin += packed_.block()) {
       const std::int64_t end = std::min(begin + packed_.block(), packed_.padded);
       for (std::int64_t segment = 0; segment < call_.rows.segments; ++segment) {
-        for (std::int64_t place = first; place < call_.rows.length; place += kRows) {
+        for (std::int64_t place = first; place < end_place(); place += kRows) {
           run_rows(segment, place, begin, end);
         }
       }
@@ -200,6 +204,10 @@ class InputGradient {
   }
 
  private:
+  std::int64_t end_place() const {
+    return call_.rows.part == ConvPart::boundary ? 0 : call_.rows.length;
+  }
+
   void run_rows(std::int64_t segment, std::int64_t place, std::int64_t begin,
                 std::int64_t end) const {
     TileInputs<T> in;
@@ -216,7 +224,7 @@ class InputGradient {
   }
 
   T* target(std::int64_t segment, std::int64_t place) const {
-    if (place >= call_.rows.length) return outside_.nowhere;
+    if (place >= end_place()) return outside_.nowhere;
     if (place >= 0) return dx_.row<T>(segment * call_.rows.length + place);
     return dhalo_.row<T>((segment + 1) * (packed_.width - 1) + place);
   }
@@ -313,6 +321,7 @@ void backward_input(const ConvCall& call, Tensor dx, Tensor dgenerated, Tensor d
     std::copy_n(call.filters.generated.row<T>(t), packed.rank, z + before + t * packed.rank);
   }
   InputGradient<T>(call, packed, outside, z + before, dx, dhalo, dy).run();
+  if (call.rows.part == ConvPart::boundary) return;
   backward_generated(call, packed, outside, dgenerated, dy, x);
 }
 

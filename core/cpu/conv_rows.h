@@ -2,9 +2,25 @@
 // of the halo before a segment, or nowhere when a tap would cross the start of a document.
 #pragma once
 
+#include <algorithm>
+
 #include "core/backend.h"
 
 namespace convoy::cpu {
+
+// Calls function(begin, end) for the runs of rows that a call computes.
+template <class Function>
+void for_each_run(const ConvRows& rows, int width, Function function) {
+  if (rows.part == ConvPart::all) return function(0, rows.segments * rows.length);
+  const std::int64_t boundary = std::min<std::int64_t>(width - 1, rows.length);
+  for (std::int64_t begin = 0; begin < rows.segments * rows.length; begin += rows.length) {
+    if (rows.part == ConvPart::boundary) {
+      function(begin, begin + boundary);
+    } else {
+      function(begin + boundary, begin + rows.length);
+    }
+  }
+}
 
 // The row that tap w of `row` reads; `outside` stands for rows that may not be seen.
 template <class T>

@@ -43,10 +43,12 @@ class CpuBackend : public Backend {
   void swiglu_forward(Tensor y, Tensor gate, Tensor up) override;
   void swiglu_backward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) override;
 
-  void embedding_forward(Tensor y, Tensor table, Tensor tokens) override;
-  void embedding_backward(Tensor dtable, Tensor dy, Tensor tokens) override;
+  void embedding_forward(Tensor y, Tensor table, Tensor tokens, const TableRange& range) override;
+  void embedding_backward(Tensor dtable, Tensor dy, Tensor tokens,
+                          const TableRange& range) override;
   void softmax_statistics(Tensor statistics, Tensor logits, Tensor targets,
                           std::int64_t first_class) override;
+  void merge_softmax_statistics(Tensor statistics, Tensor parts) override;
   void cross_entropy_losses(Tensor losses, Tensor statistics, Tensor targets) override;
   void cross_entropy_backward(Tensor logits, Tensor statistics, Tensor targets,
                               std::int64_t first_class, double scale) override;

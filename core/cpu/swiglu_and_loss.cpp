@@ -44,22 +44,30 @@ void CpuBackend::swiglu_backward(Tensor dgate, Tensor dup, Tensor dy, Tensor gat
   });
 }
 
-void CpuBackend::embedding_forward(Tensor y, Tensor table, Tensor tokens) {
+void CpuBackend::embedding_forward(Tensor y, Tensor table, Tensor tokens, const TableRange& range) {
   const auto* token = tokens.data<std::int32_t>();
   dispatch_real(y.dtype(), [&]<class T>() {
     for (std::int64_t i = 0; i < y.rows(); ++i) {
-      CHECK(token[i] >= 0 && token[i] < table.rows(), "token ", token[i], " at row ", i,
-            " is outside the vocabulary of ", table.rows());
-      std::copy_n(table.row<T>(token[i]), y.cols(), y.row<T>(i));
+      CHECK(token[i] >= 0 && token[i] < range.total, "token ", token[i], " at row ", i,
+            " is outside the vocabulary of ", range.total);
+      const std::int64_t row = token[i] - range.first;
+      if (row >= 0 && row < table.rows()) {
+        std::copy_n(table.row<T>(row), y.cols(), y.row<T>(i));
+      } else {
+        std::fill_n(y.row<T>(i), y.cols(), T(0));
+      }
     }
   });
 }
 
-void CpuBackend::embedding_backward(Tensor dtable, Tensor dy, Tensor tokens) {
+void CpuBackend::embedding_backward(Tensor dtable, Tensor dy, Tensor tokens,
+                                    const TableRange& range) {
   const auto* token = tokens.data<std::int32_t>();
   dispatch_real(dy.dtype(), [&]<class T>() {
     for (std::int64_t i = 0; i < dy.rows(); ++i) {
-      T* gradient = dtable.row<T>(token[i]);
+      const std::int64_t row = token[i] - range.first;
+      if (row < 0 || row >= dtable.rows()) continue;
+      T* gradient = dtable.row<T>(row);
       const T* d = dy.row<T>(i);
       for (std::int64_t j = 0; j < dy.cols(); ++j) gradient[j] += d[j];
     }
@@ -115,6 +123,28 @@ void CpuBackend::softmax_statistics(Tensor statistics, Tensor logits, Tensor tar
       out[1] = sum_of_exponentials(row, logits.cols(), out[0]);
       const std::int64_t column = target[i] - first_class;
       out[2] = target[i] >= 0 && column >= 0 && column < logits.cols() ? row[column] : T(0);
+    }
+  });
+}
+
+// A part's sum counts exp(x - its own maximum); they are brought to the common one.
+void CpuBackend::merge_softmax_statistics(Tensor statistics, Tensor parts) {
+  dispatch_real(statistics.dtype(), [&]<class T>() {
+    const std::int64_t rows = statistics.rows();
+    for (std::int64_t i = 0; i < rows; ++i) {
+      T maximum = parts.row<T>(i)[0], sum = 0, target = 0;
+      for (std::int64_t p = i; p < parts.rows(); p += rows) {
+        maximum = std::max(maximum, parts.row<T>(p)[0]);
+      }
+      for (std::int64_t p = i; p < parts.rows(); p += rows) {
+        const T* part = parts.row<T>(p);
+        sum += part[1] * exponential(part[0] - maximum);
+        target += part[2];
+      }
+      T* out = statistics.row<T>(i);
+      out[0] = maximum;
+      out[1] = sum;
+      out[2] = target;
     }
   });
 }

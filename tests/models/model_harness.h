@@ -31,7 +31,8 @@ inline ModelConfig tiny_model(FilterKind kind = FilterKind::none) {
   return m;
 }
 
-// Norms near 1; U, G and s from N(0, 0.1); everything else from N(0, 0.15).
+// Norms near 1; U, G and s from N(0, 0.1); everything else from N(0, 0.15). By global index, so
+// that the shards of a parameter are those of one rank's.
 inline void redraw(ParameterStore& store, std::uint64_t seed) {
   for (auto& p : store.all()) {
     const RandomStream random(seed, p.name);
@@ -39,7 +40,9 @@ inline void redraw(ParameterStore& store, std::uint64_t seed) {
     const bool conv = p.name.find(".conv.") != std::string::npos;
     dispatch_real(p.value.dtype(), [&]<class T>() {
       for (std::int64_t i = 0; i < p.size(); ++i) {
-        const double z = random.normal(static_cast<std::uint64_t>(i));
+        const auto index = p.shard.global_index_of(i);
+        if (!index) continue;
+        const double z = random.normal(static_cast<std::uint64_t>(*index));
         p.value.data<T>()[i] = static_cast<T>(norm ? 1 + 0.2 * z : (conv ? 0.1 : 0.15) * z);
       }
     });

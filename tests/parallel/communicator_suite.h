@@ -62,7 +62,8 @@ inline void expect_all_to_all(Communicator& c) {
   std::vector<double> out(static_cast<std::size_t>(2 * c.size() * (c.rank() + 1)), -1);
   c.all_to_all(view(out, 2), receive, view(in, 2), send).wait();
   for (std::size_t i = 0; i < out.size(); ++i) {
-    EXPECT_EQ(out[i], double(i / static_cast<std::size_t>(2 * (c.rank() + 1))));
+    const std::size_t sender = i / static_cast<std::size_t>(2 * (c.rank() + 1));
+    EXPECT_EQ(out[i], double(sender));
   }
 }
 

@@ -10,8 +10,9 @@ namespace convoy::test {
 namespace {
 
 constexpr MeshAxis kAxes[] = {
-    MeshAxis::world, MeshAxis::pp,       MeshAxis::dp, MeshAxis::cp,
-    MeshAxis::tp,    MeshAxis::gradient, MeshAxis::ep, MeshAxis::expert_gradient};
+    MeshAxis::world,   MeshAxis::pp,       MeshAxis::dp, MeshAxis::cp,
+    MeshAxis::tp,      MeshAxis::gradient, MeshAxis::ep, MeshAxis::expert_gradient,
+    MeshAxis::sequence};
 static_assert(std::size(kAxes) == kMeshAxes);
 
 const MeshShape kShapes[] = {
@@ -67,9 +68,9 @@ TEST(Mesh, MembersDifferOnlyAlongTheirAxis) {
         for (const int member : members_of(shape, axis, rank)) {
           auto other = position_of(shape, member);
           if (axis == MeshAxis::pp) other.pp = at.pp;
-          if (axis == MeshAxis::tp) other.tp = at.tp;
+          if (axis == MeshAxis::tp || axis == MeshAxis::sequence) other.tp = at.tp;
           if (axis != MeshAxis::pp && axis != MeshAxis::tp) {
-            if (axis != MeshAxis::cp) other.dp = at.dp;
+            if (axis != MeshAxis::cp && axis != MeshAxis::sequence) other.dp = at.dp;
             if (axis != MeshAxis::dp) other.cp = at.cp;
           }
           ASSERT_EQ(other, at) << name_of(axis);

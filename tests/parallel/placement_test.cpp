@@ -37,7 +37,7 @@ std::int64_t index_in(const std::vector<std::int64_t>& shape,
 std::map<std::int64_t, std::int64_t> through_blocks(const Placement& placement,
                                                     const Shard& shard) {
   std::map<std::int64_t, std::int64_t> pairs;
-  for (const Block& block : shard.blocks()) {
+  for (const ShardBlock& block : shard.blocks()) {
     for (std::int64_t i = 0; i < elements(block.count); ++i) {
       auto local = block.local_begin, global = block.global_begin;
       std::int64_t rest = i;

@@ -40,8 +40,8 @@ TEST(ThreadCommunicator, SplitsNestAndKeepTheOrderOfTheRanks) {
     EXPECT_EQ(quarter->size(), 2);
     std::vector<double> all(2), mine = {double(c.rank())};
     quarter->all_gather(view(all), view(mine)).wait();
-    const double first = c.rank() / 4 * 4 + c.rank() % 2;
-    EXPECT_EQ(all, (std::vector<double>{first, first + 2}));
+    const int first = c.rank() / 4 * 4 + c.rank() % 2;
+    EXPECT_EQ(all, (std::vector<double>{double(first), double(first + 2)}));
   });
 }
 
@@ -116,6 +116,12 @@ TEST(ThreadCommunicator, DelaysEachTransferByItsLatencyAndBytes) {
                    EXPECT_FALSE(messages.test());
                    messages.wait();
                    EXPECT_GE(seconds_since(middle), kLatency + 800 / kRate);
+                   const auto kind = c.rank() == 0 ? Transfer::Kind::send : Transfer::Kind::receive;
+                   const Transfer one_way[] = {{kind, view(c.rank() == 0 ? out : in), peer}};
+                   c.barrier();
+                   const auto end = Clock::now();
+                   c.exchange(one_way).wait();
+                   EXPECT_GE(seconds_since(end), kLatency + 800 / kRate);
                  },
                  {.latency_s = kLatency, .bytes_per_second = kRate});
 }
