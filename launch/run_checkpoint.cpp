@@ -53,51 +53,121 @@ std::map<std::string, std::string> tokenizer_texts(const TokenFile& data) {
   return texts;
 }
 
+ManifestShard manifest_shard(const Parameter& parameter) {
+  const Shard& shard = parameter.shard;
+  if (shard.parts() == 1) return {};
+  const Split& split = *parameter.placement.split;
+  return {split.dim, split.sections, shard.parts(), shard.index()};
+}
+
+TensorRecord record_of(const std::string& kind, const OwnPart& part, const Tensor& values) {
+  const Parameter& parameter = *part.parameter;
+  TensorRecord record{kind + parameter.name, values};
+  const ManifestShard shard = manifest_shard(parameter);
+  if (part.is_whole() && shard.parts == 1) {
+    record.tensor = Tensor(values.data(), values.dtype(), values.device(), parameter.shape);
+  } else {
+    record.shape = parameter.placement.shape;
+    record.first = part.first;
+    record.shard = shard;
+  }
+  return record;
+}
+
+// The ranks that have something to write, and the first.
+std::vector<int> writers_among(Communicator& world, bool writes) {
+  std::vector<std::int32_t> flags(static_cast<std::size_t>(world.size()), 0);
+  flags[static_cast<std::size_t>(world.rank())] = writes || world.rank() == 0 ? 1 : 0;
+  const Tensor all(flags.data(), DType::i32, DeviceKind::cpu, {world.size()});
+  world.all_reduce(all, Reduction::sum).wait();
+  std::vector<int> writers;
+  for (int rank = 0; rank < world.size(); ++rank) {
+    if (flags[static_cast<std::size_t>(rank)] > 0) writers.push_back(rank);
+  }
+  return writers;
+}
+
 }  // namespace
 
-void save_run_checkpoint(CheckpointWriter& writer, const RunConfig& config,
-                         const TrainingState& state, ParameterStore& store, Optimizer& optimizer,
+void save_run_checkpoint(CheckpointWriter& writer, Communicator& world, const RunConfig& config,
+                         const TrainingState& state, const Optimizer& optimizer, bool counts,
                          const TokenFile& data) {
   std::vector<TensorRecord> records;
-  for (const auto& p : store.all()) records.push_back({"parameters/" + p.name, p.value});
-  for (const auto& p : store.all()) {
-    records.push_back({"moment1/" + p.name, optimizer.moment1(p)});
-    records.push_back({"moment2/" + p.name, optimizer.moment2(p)});
+  const auto& parts = optimizer.parts();
+  const auto add_all = [&](const std::string& kind, auto tensor_of) {
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      if (parts[i].is_copy || (parts[i].is_shared && !counts)) continue;
+      records.push_back(record_of(kind, parts[i], tensor_of(i)));
+    }
+  };
+  add_all("parameters/", [&](std::size_t i) { return parts[i].value; });
+  add_all("moment1/", [&](std::size_t i) { return optimizer.moment1(i); });
+  add_all("moment2/", [&](std::size_t i) { return optimizer.moment2(i); });
+  std::map<std::string, std::string> texts;
+  if (world.rank() == 0) {
+    texts = tokenizer_texts(data);
+    texts[kState] = state_text(config, state, optimizer.control());
+    texts[kConfig] = to_toml(config);
   }
-  auto texts = tokenizer_texts(data);
-  texts[kState] = state_text(config, state, optimizer.control());
-  texts[kConfig] = to_toml(config);
-  writer.save(state.step, texts, records);
+  writer.finish();
+  const std::vector<int> writers = writers_among(world, !records.empty());
+  if (world.rank() == 0) writer.prepare(state.step);
+  world.barrier();  // the folder is there, and nothing old in it
+  if (world.rank() == 0 || !records.empty()) {
+    writer.save_together(state.step, texts, records, writers);
+  }
 }
 
 namespace {
 
-// Through host memory, because the parameter may live on a device.
-void load_tensor(const Checkpoint& checkpoint, const std::string& name, const Tensor& target) {
-  std::vector<std::byte> host(target.bytes());
-  const Tensor staged(host.data(), target.dtype(), DeviceKind::cpu, target.shape());
-  checkpoint.read(name, staged);
+// Elements [part.first, part.first + part.count) of this rank's shard of a tensor. Through host
+// memory, because it may live on a device.
+void load_part(const Checkpoint& checkpoint, const std::string& kind, const OwnPart& part,
+               const Tensor& target) {
+  const Parameter& parameter = *part.parameter;
+  const std::string name = kind + parameter.name;
   CHECK(target.device() == DeviceKind::cpu, "loading ", name, " to a device");
-  std::copy(host.begin(), host.end(), static_cast<std::byte*>(target.data()));
+  if (checkpoint.tensor(name).shape != parameter.placement.shape) {
+    std::vector<std::byte> none(1);
+    const Tensor wanted(none.data(), target.dtype(), DeviceKind::cpu, parameter.placement.shape);
+    checkpoint.read(name, wanted);  // throws, with both shapes
+  }
+  if (manifest_shard(parameter).parts == 1) {
+    checkpoint.read(name, part.first, target);
+    return;
+  }
+  const std::int64_t size = checkpoint.tensor(name).size();
+  std::vector<std::byte> whole(static_cast<std::size_t>(size) * size_of(target.dtype()));
+  checkpoint.read(name, 0, Tensor(whole.data(), target.dtype(), DeviceKind::cpu, {size}));
+  dispatch_real(target.dtype(), [&]<class T>() {
+    const T* from = reinterpret_cast<const T*>(whole.data());
+    for (std::int64_t i = 0; i < part.count; ++i) {
+      const auto index = parameter.shard.global_index_of(part.first + i);
+      target.data<T>()[i] = index ? from[*index] : T{0};
+    }
+  });
 }
 
 }  // namespace
 
 void load_parameters(const Checkpoint& checkpoint, ParameterStore& store) {
-  for (const auto& p : store.all()) load_tensor(checkpoint, "parameters/" + p.name, p.value);
+  for (const auto& part : whole_parts(store)) {
+    load_part(checkpoint, "parameters/", part, part.value);
+  }
 }
 
 TrainingState load_run_checkpoint(const std::filesystem::path& path, const RunConfig& config,
-                                  ParameterStore& store, Optimizer& optimizer) {
+                                  Optimizer& optimizer) {
   const Checkpoint checkpoint = Checkpoint::open(path);
   if (checkpoint.parameters() != count_parameters(config.model).total) {
     throw Error(concat(path.string(), " is of another model: it has ", checkpoint.parameters(),
                        " parameters, this configuration ", count_parameters(config.model).total));
   }
-  load_parameters(checkpoint, store);
-  for (const auto& p : store.all()) {
-    load_tensor(checkpoint, "moment1/" + p.name, optimizer.moment1(p));
-    load_tensor(checkpoint, "moment2/" + p.name, optimizer.moment2(p));
+  for (std::size_t i = 0; i < optimizer.parts().size(); ++i) {
+    const OwnPart& part = optimizer.parts()[i];
+    load_part(checkpoint, "parameters/", part, part.value);
+    load_part(checkpoint, "moment1/", part, optimizer.moment1(i));
+    load_part(checkpoint, "moment2/", part, optimizer.moment2(i));
   }
   const Json json = Json::parse(checkpoint.text(kState));
   Optimizer::Control control{};

@@ -25,6 +25,11 @@ TrainingDataOptions data_options(const RunConfig& config) {
   return options;
 }
 
+NormRanks norm_ranks(const RunConfig& config, const Layout& layout) {
+  const Communicator& sharers = layout.mesh().gradient();
+  return {layout.world(), sharers.size(), sharers.rank(), config.numerics};
+}
+
 }  // namespace
 
 Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& backend,
@@ -35,23 +40,22 @@ Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& 
       flops_per_token_(training_flops_per_token(config.model).total()),
       steps_(total_steps(config)),
       data_(data_options(config)),
-      instance_(backend, config.model, dtype_of_run(config), config.train.micro_batch,
-                recompute_blocks_of(config), static_cast<std::uint64_t>(config.train.seed)),
-      optimizer_(backend, instance_.store(), config.optimizer),
-      gradients_(config_, instance_, ranks, data_),
+      layout_(config, ranks),
+      model_(config, layout_, backend),
+      optimizer_(backend, model_.own_parts(), norm_ranks(config, layout_), config.optimizer),
+      gradients_(config_, layout_, model_, data_),
       progress_(config, role()) {
   data_.require_vocabulary(static_cast<int>(config.model.vocab));
   if (!config.data.val.empty()) {
     validation_file_.emplace(config.data.val);
     validation_.emplace(*validation_file_, config.model.seq_len, parse_pack(config.data.pack));
-    evaluator_.emplace(instance_, ranks, *validation_, config.eval.batches);
+    const Replicas replicas{ranks, layout_.mesh().shape().dp, layout_.mesh().position().dp};
+    evaluator_.emplace(model_, replicas, *validation_, config.eval.batches);
   }
   if (options.resume) resume();
   directory_.emplace(options_.output, role(), config_, ranks.size(), state_.attempt);
-  if (ranks.rank() == 0) {
-    writer_.emplace(backend, CheckpointWriter::Options{checkpoint_root(), config.checkpoint.keep,
-                                                       config.checkpoint.async});
-  }
+  writer_.emplace(backend, CheckpointWriter::Options{checkpoint_root(), config.checkpoint.keep,
+                                                     config.checkpoint.async, ranks.rank()});
 }
 
 RunDirectory::Role Trainer::role() const {
@@ -70,7 +74,8 @@ void Trainer::resume() {
   ranks_.barrier();  // every rank has looked before rank 0 writes
   if (!found) return;
   const std::int64_t attempt = state_.attempt;
-  state_ = load_run_checkpoint(*found, config_, instance_.store(), optimizer_);
+  state_ = load_run_checkpoint(*found, config_, optimizer_);
+  model_.publish();
   state_.attempt = attempt;
   progress_.note(fmt::format("resumed from {} at step {}", found->string(), state_.step));
 }
@@ -99,7 +104,7 @@ RunStatus Trainer::run() {
     finish(status);
     return status;
   } catch (const std::exception& error) {
-    if (writer_) {
+    if (ranks_.rank() == 0) {
       directory_->write_summary(
           summary_now(diverged_ ? RunStatus::diverged : RunStatus::failed, error.what()));
     }
@@ -116,6 +121,7 @@ RunStatus Trainer::loop() {
     if (result.stop_requested) return RunStatus::interrupted;
     const double rate = learning_rate(config_, step);
     const UpdateResult update = optimizer_.update(rate, result.loss);
+    model_.publish();
     state_.step = step;
     record(result, update, rate, watch.seconds());
     stop_if_diverged(update);
@@ -172,10 +178,10 @@ void Trainer::evaluate() {
 }
 
 void Trainer::save_checkpoint() {
-  if (!writer_) return;
   TrainingState state = state_;
   state.wall_s = wall_seconds();
-  save_run_checkpoint(*writer_, config_, state, instance_.store(), optimizer_, data_.files()[0]);
+  const bool counts = layout_.mesh().gradient().rank() == 0;
+  save_run_checkpoint(*writer_, ranks_, config_, state, optimizer_, counts, data_.files()[0]);
 }
 
 RunSummary Trainer::summary_now(RunStatus status, const std::string& message) const {
@@ -193,7 +199,7 @@ RunSummary Trainer::summary_now(RunStatus status, const std::string& message) co
 
 void Trainer::finish(RunStatus status) {
   save_checkpoint();
-  if (writer_) writer_->finish();
+  writer_->finish();
   RunSummary summary = summary_now(status, "");
   if (status == RunStatus::interrupted) {
     summary.message =

@@ -54,7 +54,8 @@ class Trainer {
   TrainingData data_;
   std::optional<TokenFile> validation_file_;
   std::optional<ValidationWindows> validation_;
-  ModelInstance instance_;
+  Layout layout_;
+  PipelineModel model_;
   Optimizer optimizer_;
   GradientStep gradients_;
   std::optional<Evaluator> evaluator_;

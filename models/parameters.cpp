@@ -11,8 +11,8 @@ namespace {
 
 constexpr std::int64_t kAlignment = 64;  // elements; the start of each group of adjacent parameters
 
-std::int64_t aligned(std::int64_t offset) {
-  return (offset + kAlignment - 1) / kAlignment * kAlignment;
+std::int64_t aligned(std::int64_t offset, std::int64_t alignment = kAlignment) {
+  return (offset + alignment - 1) / alignment * alignment;
 }
 
 double initial_value(const Parameter& p, const RandomStream& random, std::int64_t index) {
@@ -50,46 +50,125 @@ Parameter& ParameterStore::declare(std::string name, Placement placement, Initia
                          0,
                          {},
                          {}});
+  if (buckets_.empty() || buckets_.back().second) begin_bucket();
   Parameter& parameter = parameters_.back();
   parameter.offset = adjacent == Adjacent::yes ? extent_ : aligned(extent_);
   extent_ = parameter.offset + parameter.size();
   return parameter;
 }
 
+void ParameterStore::divide_buckets(int parts) {
+  CHECK(parameters_.empty(), "buckets are divided before anything is declared");
+  alignment_ = kAlignment * parts;
+}
+
+std::size_t ParameterStore::begin_bucket() {
+  end_bucket();
+  buckets_.push_back({extent_, 0, extent_});
+  return buckets_.size() - 1;
+}
+
+// Completes the bucket at hand; a second time it changes nothing.
+void ParameterStore::end_bucket() {
+  if (buckets_.empty() || buckets_.back().second) return;
+  extent_ = aligned(extent_, alignment_);
+  buckets_.back().size = extent_ - buckets_.back().begin;
+}
+
 Tensor& ParameterStore::declare_second_gradient(Parameter& parameter) {
-  second_gradients_.push_back({&parameter, 0, {}});
+  end_bucket();
+  const auto own = std::find_if(buckets_.begin(), buckets_.end(), [&](const Bucket& bucket) {
+    return bucket.begin == parameter.offset && !bucket.second;
+  });
+  CHECK(own != buckets_.end() && own->size == aligned(parameter.size(), alignment_), parameter.name,
+        " is not alone in its bucket");
+  buckets_.push_back({own->begin, own->size, 0, true});
+  second_gradients_.push_back({&parameter, buckets_.size() - 1, {}});
   return second_gradients_.back().tensor;
 }
 
-void ParameterStore::allocate(Backend& backend, DType dtype) {
+void ParameterStore::allocate(Backend& backend, DType dtype, StoreMemory memory) {
+  end_bucket();
   backend_ = &backend;
-  const DType gradient_dtype = dtype == DType::f64 ? DType::f64 : DType::f32;
-  gradient_extent_ = aligned(extent_);
-  for (auto& second : second_gradients_) {
-    second.offset = gradient_extent_;
-    gradient_extent_ = aligned(gradient_extent_ + second.parameter->size());
+  dtype_ = dtype;
+  gradient_extent_ = extent_;
+  for (auto& bucket : buckets_) {
+    if (!bucket.second) continue;
+    bucket.gradient_begin = gradient_extent_;
+    gradient_extent_ += bucket.size;
   }
-  values_ = OwnedTensor(backend, dtype, {aligned(extent_)});
-  gradients_ = OwnedTensor(backend, gradient_dtype, {gradient_extent_});
-  for (auto& parameter : parameters_) {
-    parameter.value = view_of(values_.view(), parameter.offset, parameter.shape);
-    parameter.gradient = view_of(gradients_.view(), parameter.offset, parameter.shape);
-  }
-  for (auto& second : second_gradients_) {
-    second.tensor = view_of(gradients_.view(), second.offset, second.parameter->shape);
+  if (memory.values) values_ = OwnedTensor(backend, dtype, {extent_});
+  if (memory.gradients) gradients_ = OwnedTensor(backend, gradient_dtype(), {gradient_extent_});
+  for (std::size_t i = 0; i < buckets_.size(); ++i) {
+    if (memory.values && !buckets_[i].second) bind_values(i, bucket_values(i));
+    if (memory.gradients) bind_gradients(i, bucket_gradients(i));
   }
 }
 
-void ParameterStore::initialize(std::uint64_t seed) {
+Tensor ParameterStore::bucket_values(std::size_t bucket) const {
+  const std::int64_t size = buckets_.at(bucket).size;
+  return view_of(values_.view(), buckets_[bucket].begin, {&size, 1});
+}
+
+Tensor ParameterStore::bucket_gradients(std::size_t bucket) const {
+  const std::int64_t size = buckets_.at(bucket).size;
+  return view_of(gradients_.view(), buckets_[bucket].gradient_begin, {&size, 1});
+}
+
+void ParameterStore::bind_values(std::size_t bucket, const Tensor& flat) {
+  const Bucket& range = buckets_.at(bucket);
+  CHECK(!range.second && flat.size() == range.size, "bucket ", bucket, " of ", range.size,
+        " elements is bound to ", flat.describe());
   for (auto& parameter : parameters_) {
-    const RandomStream random(seed, parameter.name);
-    std::vector<double> host(static_cast<std::size_t>(parameter.size()));
+    const std::int64_t place = parameter.offset - range.begin;
+    if (place < 0 || place >= range.size) continue;
+    parameter.value = view_of(flat, place, parameter.shape);
+  }
+}
+
+void ParameterStore::bind_gradients(std::size_t bucket, const Tensor& flat) {
+  const Bucket& range = buckets_.at(bucket);
+  CHECK(flat.size() == range.size, "bucket ", bucket, " of ", range.size, " elements is bound to ",
+        flat.describe());
+  for (auto& second : second_gradients_) {
+    if (second.bucket != bucket) continue;
+    second.tensor = view_of(flat, 0, second.parameter->shape);
+    return;
+  }
+  for (auto& parameter : parameters_) {
+    const std::int64_t place = parameter.offset - range.begin;
+    if (place < 0 || place >= range.size) continue;
+    parameter.gradient = view_of(flat, place, parameter.shape);
+  }
+}
+
+std::vector<ParameterPart> ParameterStore::parts_of(std::int64_t begin, std::int64_t end) const {
+  std::vector<ParameterPart> parts;
+  for (const auto& parameter : parameters_) {
+    const std::int64_t from = std::max(begin, parameter.offset);
+    const std::int64_t to = std::min(end, parameter.offset + parameter.size());
+    if (from < to) parts.push_back({&parameter, from - parameter.offset, to - from});
+  }
+  return parts;
+}
+
+void ParameterStore::initialize(std::uint64_t seed) {
+  for (std::size_t i = 0; i < buckets_.size(); ++i) {
+    if (!buckets_[i].second) initial_values(seed, buckets_[i].begin, bucket_values(i));
+  }
+}
+
+void ParameterStore::initial_values(std::uint64_t seed, std::int64_t begin,
+                                    const Tensor& out) const {
+  for (const auto& [parameter, first, count] : parts_of(begin, begin + out.size())) {
+    const RandomStream random(seed, parameter->name);
+    std::vector<double> host(static_cast<std::size_t>(count));
     for (std::size_t i = 0; i < host.size(); ++i) {
-      const auto index = parameter.shard.global_index_of(static_cast<std::int64_t>(i));
-      host[i] = index ? initial_value(parameter, random, *index) : 0;
+      const auto index = parameter->shard.global_index_of(first + static_cast<std::int64_t>(i));
+      host[i] = index ? initial_value(*parameter, random, *index) : 0;
     }
-    backend_->convert(parameter.value,
-                      Tensor(host.data(), DType::f64, DeviceKind::cpu, parameter.shape));
+    const Tensor from(host.data(), DType::f64, DeviceKind::cpu, {count});
+    backend_->convert(view_of(out, parameter->offset + first - begin, from.shape()), from);
   }
 }
 
