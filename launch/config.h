@@ -15,8 +15,12 @@
 namespace convoy {
 
 struct ParallelConfig {
-  std::int64_t dp = 0;  // 0: all ranks
+  std::int64_t dp = 0;  // 0: all ranks that the other axes leave
   std::int64_t tp = 1, pp = 1, ep = 1, cp = 1;
+  bool sequence_parallel = false;   // tp ranks also split the rows between the layers
+  std::string schedule = "1f1b";    // gpipe | 1f1b | interleaved | zb-h1 | zb-v
+  std::int64_t virtual_stages = 0;  // of each pipeline rank; 0: what the schedule wants
+  std::int64_t zero = 0;  // what data parallel ranks divide: 1 moments, 2 gradients, 3 weights
   std::string recompute = "none";     // none | block: which activations are recomputed
   std::int64_t recompute_blocks = 0;  // how many blocks, from the first; 0: all
 };

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "launch/config.h"
+#include "launch/layout.h"
 #include "launch/run_device.h"
 #include "models/accounting.h"
 
@@ -38,13 +39,7 @@ class RunChecker {
 
   void check_layout() {
     const auto& p = c_.parallel;
-    for (const auto& [name, value] :
-         {std::pair{"tp", p.tp}, {"pp", p.pp}, {"ep", p.ep}, {"cp", p.cp}}) {
-      require(value == 1, "parallel.", name, " = ", value,
-              " is not available yet; set it to 1 and use data parallel ranks");
-    }
-    require(p.dp == 0 || p.dp == ranks_, "parallel.dp is ", p.dp, " but there are ", ranks_,
-            " ranks; start ", p.dp, " ranks or leave dp out");
+    for (auto& problem : layout_problems(c_, ranks_)) problems_.push_back(std::move(problem));
     require(p.recompute_blocks >= 0 && p.recompute_blocks <= c_.model.n_layers,
             "parallel.recompute_blocks is ", p.recompute_blocks,
             "; use 0 to n_layers = ", c_.model.n_layers);
@@ -53,6 +48,8 @@ class RunChecker {
             "CUDA; use \"cpu\" or \"auto\"");
     require(c_.train.precision != "bf16" || device_of_run(c_) == DeviceKind::cuda,
             "train.precision = \"bf16\" needs a CUDA device; use \"f32\" on a CPU");
+    require(p.zero == 0 || device_of_run(c_) == DeviceKind::cpu, "parallel.zero is ", p.zero,
+            ", which is not available on a GPU yet; set it to 0, or train.device = \"cpu\"");
     require(ranks_ == 1 || device_of_run(c_) == DeviceKind::cpu, ranks_,
             " ranks on GPUs are not available yet; start one rank, or set train.device = \"cpu\"");
   }
@@ -73,15 +70,6 @@ class RunChecker {
   void check_batch() {
     const auto& t = c_.train;
     require(t.micro_batch >= 1, "train.micro_batch is ", t.micro_batch, "; use 1 or more");
-    if (t.micro_batch < 1 || c_.model.seq_len < 1) return;
-    const std::int64_t unit = c_.model.seq_len * t.micro_batch * ranks_;
-    if (t.batch_tokens >= unit && t.batch_tokens % unit == 0) return;
-    const std::int64_t below = t.batch_tokens / unit * unit;
-    const std::string nearest =
-        below > 0 ? concat(below, " or ", below + unit) : concat(below + unit);
-    require(false, "train.batch_tokens ", t.batch_tokens, " is not a multiple of ", unit,
-            " = seq_len ", c_.model.seq_len, " x micro_batch ", t.micro_batch, " x ", ranks_,
-            " data parallel ranks; use ", nearest, ", or a smaller micro_batch");
   }
 
   void check_optimizer() {
@@ -146,6 +134,8 @@ class RunChecker {
     const bool wsd = c_.lr_schedule.kind == "wsd";
     ignored("lr_schedule.cooldown", wsd, "with kind = \"cosine\"");
     ignored("lr_schedule.shape", wsd, "with kind = \"cosine\"");
+    const auto& p = c_.parallel;
+    ignored("parallel.sequence_parallel", p.tp > 1, "with parallel.tp = 1");
     ignored("parallel.recompute_blocks", c_.parallel.recompute == "block",
             "without parallel.recompute = \"block\"");
     ignored("eval.every", !c_.data.val.empty(), "without data.val");

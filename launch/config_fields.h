@@ -31,7 +31,7 @@ void visit_fields(Config&& c, Visitor& visitor) {
   visitor("rank", c.model.conv.rank);
   visitor("head_size", c.model.conv.head_size);
   visitor("residual", c.model.conv.residual);
-  visitor("init", c.model.conv.init, Names{"uniform", "identity"});
+  visitor("init", c.model.conv.init, Names{"uniform", "identity", "normal"});
 
   visitor.section("parallel");
   visitor("dp", c.parallel.dp);
@@ -39,6 +39,10 @@ void visit_fields(Config&& c, Visitor& visitor) {
   visitor("pp", c.parallel.pp);
   visitor("ep", c.parallel.ep);
   visitor("cp", c.parallel.cp);
+  visitor("sequence_parallel", c.parallel.sequence_parallel);
+  visitor("schedule", c.parallel.schedule, Names{"gpipe", "1f1b", "interleaved", "zb-h1", "zb-v"});
+  visitor("virtual_stages", c.parallel.virtual_stages);
+  visitor("zero", c.parallel.zero);
   visitor("recompute", c.parallel.recompute, Names{"none", "block"});
   visitor("recompute_blocks", c.parallel.recompute_blocks);
 

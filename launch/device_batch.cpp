@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "core/backend.h"
-#include "core/conv_shape.h"
+#include "models/batch_rows.h"
 
 namespace convoy {
 namespace {
@@ -18,38 +18,33 @@ void copy_to(Backend& backend, const OwnedTensor& target, const std::vector<std:
 
 }  // namespace
 
-DeviceBatch::DeviceBatch(Backend& backend, std::int64_t sequences, std::int64_t length)
-    : backend_(backend),
-      tokens_(backend, DType::i32, {sequences * length}),
-      targets_(backend, DType::i32, {sequences * length}),
-      positions_(backend, DType::i32, {sequences * length}),
-      document_start_(backend, DType::i32, {sequences * length}),
-      reach_(backend, DType::i32, {sequences * length}),
-      view_{sequences,         length,
-            tokens_.view(),    targets_.view(),
-            positions_.view(), document_start_.view(),
-            reach_.view()} {
-  std::vector<std::int32_t> positions(static_cast<std::size_t>(view_.rows()));
-  for (std::size_t i = 0; i < positions.size(); ++i) {
-    positions[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) % length);
+DeviceBatch::DeviceBatch(Backend& backend, std::int64_t sequences, std::int64_t length,
+                         const Sharding& sharding)
+    : backend_(backend), sharding_(sharding), sequences_(sequences), length_(length) {
+  const std::int64_t all = sharding.all_rows(length).rows(), own = sharding.own_rows(length).rows();
+  for (OwnedTensor* tensor : {&tokens_, &targets_, &positions_, &document_start_, &reach_}) {
+    *tensor = OwnedTensor(backend, DType::i32, {sequences * all});
   }
-  copy_to(backend_, positions_, positions);
+  own_reach_ = OwnedTensor(backend, DType::i32, {sequences * own});
+  view_ = {sequences,         all,
+           tokens_.view(),    targets_.view(),
+           positions_.view(), document_start_.view(),
+           reach_.view(),     own_reach_.view()};
 }
 
 const BatchView& DeviceBatch::load(const Batch& batch) {
-  CHECK(batch.sequences == view_.sequences && batch.length == view_.length, "a batch of ",
-        batch.sequences, " x ", batch.length, " for one of ", view_.sequences, " x ", view_.length);
-  std::vector<std::int32_t> reach(batch.document_start.size());
+  CHECK(batch.sequences == sequences_ && batch.length == length_, "a batch of ", batch.sequences,
+        " x ", batch.length, " for one of ", sequences_, " x ", length_);
+  const BatchRows rows = rows_of_rank(
+      {sequences_, length_, batch.tokens, batch.targets, batch.document_start}, sharding_);
+  copy_to(backend_, tokens_, rows.tokens);
+  copy_to(backend_, targets_, rows.targets);
+  copy_to(backend_, positions_, rows.positions);
+  copy_to(backend_, document_start_, rows.document_start);
+  copy_to(backend_, reach_, rows.reach);
+  copy_to(backend_, own_reach_, rows.own_reach);
   view_.one_document = std::all_of(batch.document_start.begin(), batch.document_start.end(),
                                    [](std::int32_t start) { return start == 0; });
-  for (std::size_t i = 0; i < reach.size(); ++i) {
-    const auto position = static_cast<std::int32_t>(static_cast<std::int64_t>(i) % view_.length);
-    reach[i] = std::min(position - batch.document_start[i], kMaxConvWidth - 1);
-  }
-  copy_to(backend_, tokens_, batch.tokens);
-  copy_to(backend_, targets_, batch.targets);
-  copy_to(backend_, document_start_, batch.document_start);
-  copy_to(backend_, reach_, reach);
   return view_;
 }
 

@@ -1,24 +1,30 @@
-// One micro-batch in device memory, with what follows from its document starts.
+// One micro-batch in device memory: the rows of this rank, with what follows from their document
+// starts.
 #pragma once
 
 #include "core/memory.h"
 #include "data/batch.h"
 #include "models/batch_view.h"
+#include "models/sharding.h"
 
 namespace convoy {
 
 class DeviceBatch {
  public:
-  DeviceBatch(Backend& backend, std::int64_t sequences, std::int64_t length);
+  // Of whole batches of so many sequences of so many positions.
+  DeviceBatch(Backend& backend, std::int64_t sequences, std::int64_t length,
+              const Sharding& sharding = one_rank());
 
-  // Copies a batch of the same shape and computes positions and reach.
+  // Copies this rank's rows of a batch of that shape.
   const BatchView& load(const Batch& batch);
   const BatchView& view() const { return view_; }
 
  private:
   Backend& backend_;
-  OwnedTensor tokens_, targets_, positions_, document_start_, reach_;
-  BatchView view_;
+  Sharding sharding_;
+  std::int64_t sequences_, length_;  // whole
+  OwnedTensor tokens_, targets_, positions_, document_start_, reach_, own_reach_;
+  BatchView view_{};
 };
 
 }  // namespace convoy

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "launch/evaluator.h"
+#include "launch/model_instance.h"
 #include "launch/run_checkpoint.h"
 #include "launch/run_device.h"
 #include "launch/verbs.h"
@@ -33,7 +34,9 @@ void run_eval(const EvalArguments& arguments, const MpiEnvironment& mpi) {
   ModelInstance instance(*backend, config.model, dtype_to_run(config, backend->device()),
                          arguments.micro_batch, recompute_blocks_of(config), 0);
   load_parameters(checkpoint, instance.store());
-  const EvalResult result = Evaluator(instance, *world, windows, arguments.batches).run();
+  InstanceLoss model(instance);
+  const Replicas replicas{*world, world->size(), world->rank()};
+  const EvalResult result = Evaluator(model, replicas, windows, arguments.batches).run();
   if (world->rank() != 0) return;
   if (arguments.json) {
     const nlohmann::ordered_json json = {{"loss", result.loss},

@@ -4,7 +4,7 @@
 #include <numbers>
 #include <numeric>
 
-#include "core/backend.h"
+#include "core/error.h"
 
 namespace convoy {
 namespace {
@@ -21,16 +21,13 @@ double ratio_error(const std::vector<double>& y, const std::vector<double>& x) {
 
 }  // namespace
 
-Evaluator::Evaluator(ModelInstance& instance, Communicator& ranks, const ValidationWindows& data,
+Evaluator::Evaluator(LossModel& model, const Replicas& replicas, const ValidationWindows& data,
                      std::int64_t batches)
-    : instance_(instance),
-      ranks_(ranks),
+    : model_(model),
+      replicas_(replicas),
       data_(data),
-      micro_batches_((data.size() + instance.sequences() - 1) / instance.sequences()),
-      batch_(instance.sequences(), instance.model().config().seq_len),
-      device_batch_(instance.backend(), batch_.sequences, batch_.length),
-      losses_(instance.backend(), DType::f64, {device_batch_.view().rows()}),
-      host_losses_(static_cast<std::size_t>(device_batch_.view().rows())) {
+      micro_batches_((data.size() + model.sequences() - 1) / model.sequences()),
+      batch_(model.sequences(), model.length()) {
   if (batches > 0) micro_batches_ = std::min(micro_batches_, batches);
 }
 
@@ -38,12 +35,7 @@ double Evaluator::run_micro_batch(std::int64_t index) {
   for (std::int64_t row = 0; row < batch_.sequences; ++row) {
     data_.fill(batch_, row, index * batch_.sequences + row);
   }
-  const BatchView& view = device_batch_.load(batch_);
-  instance_.model().evaluate(instance_.context(), view, losses_.view());
-  instance_.backend().copy(Tensor(host_losses_.data(), DType::f64, DeviceKind::cpu,
-                                  {static_cast<std::int64_t>(host_losses_.size())}),
-                           losses_.view());
-  return std::accumulate(host_losses_.begin(), host_losses_.end(), 0.0);
+  return model_.nats(batch_);
 }
 
 std::int64_t Evaluator::count(std::int64_t index, EvalResult& result) const {
@@ -59,13 +51,15 @@ std::int64_t Evaluator::count(std::int64_t index, EvalResult& result) const {
   return targets;
 }
 
-// Every micro-batch has one rank that contributes its sum, so the sum over ranks only gathers.
+// Where one rank contributes a micro-batch's sum, the sum over ranks only gathers.
 EvalResult Evaluator::run() {
   std::vector<double> sums(static_cast<std::size_t>(micro_batches_), 0.0);
-  for (std::int64_t i = ranks_.rank(); i < micro_batches_; i += ranks_.size()) {
+  model_.begin_evaluation();
+  for (std::int64_t i = replicas_.index; i < micro_batches_; i += replicas_.count) {
     sums[static_cast<std::size_t>(i)] = run_micro_batch(i);
   }
-  ranks_
+  model_.end_evaluation();
+  replicas_.world
       .all_reduce(Tensor(sums.data(), DType::f64, DeviceKind::cpu, {micro_batches_}),
                   Reduction::sum)
       .wait();

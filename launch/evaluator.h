@@ -2,8 +2,7 @@
 #pragma once
 
 #include "data/validation_windows.h"
-#include "launch/device_batch.h"
-#include "launch/model_instance.h"
+#include "launch/loss_model.h"
 #include "parallel/communicator.h"
 
 namespace convoy {
@@ -16,26 +15,29 @@ struct EvalResult {
   double standard_error = 0;
 };
 
+// Which of several replicas of a model, each on one rank or several, a rank belongs to.
+struct Replicas {
+  Communicator& world;
+  int count, index;
+};
+
 class Evaluator {
  public:
   // `batches` limits the micro-batches evaluated; 0: all.
-  Evaluator(ModelInstance& instance, Communicator& ranks, const ValidationWindows& data,
+  Evaluator(LossModel& model, const Replicas& replicas, const ValidationWindows& data,
             std::int64_t batches);
 
   EvalResult run();  // collective; the result is the same on every rank, whatever their number
 
  private:
-  double run_micro_batch(std::int64_t index);                        // its summed nats
+  double run_micro_batch(std::int64_t index);  // this rank's share of its summed nats
   std::int64_t count(std::int64_t index, EvalResult& result) const;  // its targets, added too
 
-  ModelInstance& instance_;
-  Communicator& ranks_;
+  LossModel& model_;
+  Replicas replicas_;
   const ValidationWindows& data_;
   std::int64_t micro_batches_;
   Batch batch_;
-  DeviceBatch device_batch_;
-  OwnedTensor losses_;
-  std::vector<double> host_losses_;
 };
 
 }  // namespace convoy

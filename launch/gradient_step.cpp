@@ -1,37 +1,29 @@
 #include "launch/gradient_step.h"
 
+#include <algorithm>
 #include <numeric>
 
-#include "core/backend.h"
 #include "launch/stopwatch.h"
 
 namespace convoy {
 
-GradientStep::GradientStep(const RunConfig& config, ModelInstance& instance, Communicator& ranks,
+GradientStep::GradientStep(const RunConfig& config, const Layout& layout, PipelineModel& model,
                            const TrainingData& data)
     : config_(config),
-      instance_(instance),
-      ranks_(ranks),
+      layout_(layout),
+      model_(model),
       data_(data),
-      count_(micro_batches(config) / ranks.size()),
-      first_(count_ * ranks.rank()),
-      batches_(static_cast<std::size_t>(count_),
+      own_(layout.micro_batches()),
+      batches_(static_cast<std::size_t>(own_.end - own_.begin),
                Batch(config.train.micro_batch, config.model.seq_len)),
-      device_batch_(instance.backend(), config.train.micro_batch, config.model.seq_len),
-      losses_(instance.backend(), DType::f64, {device_batch_.view().rows()}),
-      host_losses_(static_cast<std::size_t>(device_batch_.view().rows())) {
-  if (config.numerics == NumericsMode::invariant) {
-    const Tensor gradients = instance.store().gradients();
-    tree_.emplace(instance.backend(), gradients.dtype(), gradients.size());
-  }
-}
+      nats_(static_cast<std::size_t>(micro_batches(config))) {}
 
 void GradientStep::load_batches(std::int64_t first_sample) {
   const std::int64_t sequences = config_.train.micro_batch;
-  for (std::int64_t i = 0; i < count_; ++i) {
+  for (std::int64_t i = own_.begin; i < own_.end; ++i) {
     for (std::int64_t row = 0; row < sequences; ++row) {
-      data_.fill(batches_[static_cast<std::size_t>(i)], row,
-                 first_sample + (first_ + i) * sequences + row);
+      data_.fill(batches_[static_cast<std::size_t>(i - own_.begin)], row,
+                 first_sample + i * sequences + row);
     }
   }
 }
@@ -39,40 +31,22 @@ void GradientStep::load_batches(std::int64_t first_sample) {
 bool GradientStep::agree_to_stop(bool stop) {
   std::int32_t wishes = stop ? 1 : 0;
   const Stopwatch wait;
-  ranks_.all_reduce(Tensor(&wishes, DType::i32, DeviceKind::cpu, {1}), Reduction::sum).wait();
+  layout_.world()
+      .all_reduce(Tensor(&wishes, DType::i32, DeviceKind::cpu, {1}), Reduction::sum)
+      .wait();
   wait_seconds_ += wait.seconds();
   return wishes > 0;
 }
 
-double GradientStep::run_micro_batch(std::int64_t local, double scale) {
-  const Doing doing(concat("micro-batch ", first_ + local));
-  const BatchView& batch = device_batch_.load(batches_[static_cast<std::size_t>(local)]);
-  instance_.model().train(instance_.context(), batch, losses_.view(), scale);
-  instance_.backend().copy(Tensor(host_losses_.data(), DType::f64, DeviceKind::cpu,
-                                  {static_cast<std::int64_t>(host_losses_.size())}),
-                           losses_.view());
-  return std::accumulate(host_losses_.begin(), host_losses_.end(), 0.0);
-}
-
 // Every element has one rank that contributes it, so a sum over ranks only gathers.
-double GradientStep::sum_over_micro_batches(std::vector<double> sums) {
-  const auto size = static_cast<std::int64_t>(sums.size());
+double GradientStep::sum_over_micro_batches() {
+  const auto size = static_cast<std::int64_t>(nats_.size());
   const Stopwatch wait;
-  ranks_.all_reduce(Tensor(sums.data(), DType::f64, DeviceKind::cpu, {size}), Reduction::sum)
+  layout_.world()
+      .all_reduce(Tensor(nats_.data(), DType::f64, DeviceKind::cpu, {size}), Reduction::sum)
       .wait();
   wait_seconds_ += wait.seconds();
-  return std::accumulate(sums.begin(), sums.end(), 0.0);
-}
-
-void GradientStep::reduce_gradients() {
-  const Stopwatch wait;
-  if (tree_) {
-    tree_->finish(instance_.store().gradients(), ranks_);
-  } else {
-    ranks_.all_reduce(instance_.store().gradients(), Reduction::sum).wait();
-  }
-  wait_seconds_ += wait.seconds();
-  instance_.store().add_second_gradients();
+  return std::accumulate(nats_.begin(), nats_.end(), 0.0);
 }
 
 StepResult GradientStep::run(std::int64_t step, bool stop) {
@@ -84,17 +58,12 @@ StepResult GradientStep::run(std::int64_t step, bool stop) {
   CHECK(targets > 0, "no target counts in samples ", first_sample, " to ",
         first_sample + samples - 1);
   load_batches(first_sample);
-  ParameterStore& store = instance_.store();
-  std::vector<double> sums(static_cast<std::size_t>(micro_batches(config_)), 0.0);
-  store.zero_gradients();
-  for (std::int64_t i = 0; i < count_; ++i) {
-    if (tree_) store.zero_gradients();
-    sums[static_cast<std::size_t>(first_ + i)] = run_micro_batch(i, 1 / targets);
-    if (tree_) instance_.backend().copy(tree_->next(first_ + i), store.gradients());
-  }
-  reduce_gradients();
-  const double nats = sum_over_micro_batches(std::move(sums));
-  return {nats / targets, wait_seconds_, false};
+  std::fill(nats_.begin(), nats_.end(), 0.0);
+  const std::span<double> all(nats_);
+  model_.run_step(
+      {batches_, 1 / targets, all.subspan(static_cast<std::size_t>(own_.begin), batches_.size())});
+  wait_seconds_ += model_.waited();
+  return {sum_over_micro_batches() / targets, wait_seconds_, false};
 }
 
 }  // namespace convoy

@@ -1,18 +1,19 @@
 #include "launch/model_instance.h"
 
+#include <numeric>
+
 #include "core/null_backend.h"
 
 namespace convoy {
-namespace {
 
-// A batch whose tensors have shapes but no memory.
-BatchView batch_without_memory(std::int64_t sequences, std::int64_t length, DeviceKind device) {
+BatchView batch_without_memory(std::int64_t sequences, std::int64_t length,
+                               const Sharding& sharding, DeviceKind device) {
   static std::int32_t nothing = 0;
-  const Tensor rows(&nothing, DType::i32, device, {sequences * length});
-  return {sequences, length, rows, rows, rows, rows, rows};
+  const std::int64_t all = sharding.all_rows(length).rows(), own = sharding.own_rows(length).rows();
+  const Tensor rows(&nothing, DType::i32, device, {sequences * all});
+  const Tensor own_rows(&nothing, DType::i32, device, {sequences * own});
+  return {sequences, all, rows, rows, rows, rows, rows, own_rows};
 }
-
-}  // namespace
 
 std::size_t measure_arena(const ModelConfig& model, DType dtype, std::int64_t sequences,
                           std::int64_t recompute_blocks, DeviceKind device) {
@@ -22,7 +23,7 @@ std::size_t measure_arena(const ModelConfig& model, DType dtype, std::int64_t se
   store.allocate(backend, dtype);
   Arena arena = Arena::measuring(backend, "measuring");
   const Context context{backend, arena, dtype};
-  const BatchView batch = batch_without_memory(sequences, model.seq_len, device);
+  const BatchView batch = batch_without_memory(sequences, model.seq_len, one_rank(), device);
   Tensor losses = arena.take(DType::f64, {batch.rows()});
   transformer.train(context, batch, losses, 1);
   return arena.high_water();
@@ -43,8 +44,23 @@ ModelInstance::ModelInstance(Backend& backend, const ModelConfig& model, DType d
       model_(store_, model, recompute_blocks),
       arena_(backend, "micro-batch",
              measure_arena(model, dtype, sequences, recompute_blocks, backend.device())) {
-  store_.allocate(backend, dtype, masters);
+  store_.allocate(backend, dtype, {true, true, masters});
   store_.initialize(seed);
+}
+
+InstanceLoss::InstanceLoss(ModelInstance& instance)
+    : instance_(instance),
+      device_batch_(instance.backend(), instance.sequences(), length()),
+      losses_(instance.backend(), DType::f64, {device_batch_.view().rows()}),
+      host_losses_(static_cast<std::size_t>(device_batch_.view().rows())) {}
+
+double InstanceLoss::nats(const Batch& batch) {
+  const BatchView& view = device_batch_.load(batch);
+  instance_.model().evaluate(instance_.context(), view, losses_.view());
+  instance_.backend().copy(Tensor(host_losses_.data(), DType::f64, DeviceKind::cpu,
+                                  {static_cast<std::int64_t>(host_losses_.size())}),
+                           losses_.view());
+  return std::accumulate(host_losses_.begin(), host_losses_.end(), 0.0);
 }
 
 }  // namespace convoy

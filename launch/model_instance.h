@@ -2,6 +2,8 @@
 #pragma once
 
 #include "launch/config.h"
+#include "launch/device_batch.h"
+#include "launch/loss_model.h"
 #include "models/transformer.h"
 
 namespace convoy {
@@ -10,6 +12,10 @@ namespace convoy {
 // code without computing.
 std::size_t measure_arena(const ModelConfig& model, DType dtype, std::int64_t sequences,
                           std::int64_t recompute_blocks, DeviceKind device = DeviceKind::cpu);
+// A batch whose tensors have shapes but no memory.
+BatchView batch_without_memory(std::int64_t sequences, std::int64_t length,
+                               const Sharding& sharding = one_rank(),
+                               DeviceKind device = DeviceKind::cpu);
 std::int64_t recompute_blocks_of(const RunConfig& config);
 
 class ModelInstance {
@@ -32,6 +38,22 @@ class ModelInstance {
   ParameterStore store_;
   Transformer model_;
   Arena arena_;
+};
+
+// The loss of a whole model on one rank.
+class InstanceLoss final : public LossModel {
+ public:
+  explicit InstanceLoss(ModelInstance& instance);
+
+  std::int64_t sequences() const override { return instance_.sequences(); }
+  std::int64_t length() const override { return instance_.model().config().seq_len; }
+  double nats(const Batch& batch) override;
+
+ private:
+  ModelInstance& instance_;
+  DeviceBatch device_batch_;
+  OwnedTensor losses_;
+  std::vector<double> host_losses_;
 };
 
 }  // namespace convoy

@@ -38,6 +38,7 @@ std::string to_json(const Plan& plan) {
                                          {"total", m.total()}}},
                                        {"steps", plan.steps},
                                        {"total_flops", plan.total_flops},
+                                       {"bubble", plan.bubble},
                                        {"step_seconds", plan.step_seconds}};
   return json.dump(2);
 }
@@ -58,11 +59,12 @@ void print_table(const RunConfig& config, const Plan& plan, const PlanOptions& o
   line("  attention", fmt::format("{:.0f}", f.attention));
   line("  head", fmt::format("{:.0f}", f.head));
   line("  conv", fmt::format("{:.0f} ({:.1f} %)", f.conv, 100 * f.conv / f.total()));
-  line("memory of one rank", mebibytes(m.total()));
+  line("memory of the largest rank", mebibytes(m.total()));
   line("  weights", mebibytes(m.weights));
   line("  gradients", mebibytes(m.gradients));
   line("  optimizer", mebibytes(m.optimizer));
   line("  activations", mebibytes(m.activations));
+  if (plan.bubble > 0) line("pipeline bubble", fmt::format("{:.1f} %", 100 * plan.bubble));
   line("seconds a step (estimate)",
        fmt::format("{:.3g} on {} x {}", plan.step_seconds, options.ranks, options.device));
   if (plan.steps == 0) return;
@@ -79,7 +81,8 @@ void add_plan_verb(CLI::App& app) {
   auto* verb = app.add_subcommand("plan", "Parameters, FLOPs, memory and time of a configuration");
   verb->add_option("config", options->config, "TOML file; [model] alone is enough")->required();
   verb->add_option("--set", options->overrides, "key=value, may be repeated");
-  verb->add_option("--ranks", options->ranks, "data parallel ranks")->check(CLI::PositiveNumber);
+  verb->add_option("--ranks", options->ranks, "all of them, as [parallel] divides them")
+      ->check(CLI::PositiveNumber);
   verb->add_option("--device", options->device, "cpu, h100 or h200");
   verb->add_flag("--json", options->json, "print JSON");
   verb->footer("Example: convoy plan launch/configs/paper_300m.toml --device h100 --json");

@@ -1,30 +1,25 @@
 #include "launch/planner.h"
 
 #include "core/error.h"
-#include "launch/model_instance.h"
+#include "launch/memory_planner.h"
+#include "parallel/schedule/simulate.h"
 
 namespace convoy {
 namespace {
 
 constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 
-MemoryPlan plan_memory(const RunConfig& config, const DeviceSpec& device,
-                       const ParameterCounts& counts) {
-  const bool gpu = device.name != "cpu";
-  const DType dtype = gpu ? DType::bf16 : dtype_of_run(config);
-  const double state_bytes = dtype == DType::f64 ? 8 : 4;  // gradients and moments
-  const auto parameters = static_cast<double>(counts.total);
-  const auto tied_table = config.model.tie_embeddings
-                              ? static_cast<double>(config.model.vocab * config.model.d_model)
-                              : 0.0;
-  MemoryPlan memory;
-  memory.weights = parameters * (gpu ? 2 + 4 : state_bytes);  // bf16 beside the f32 master copy
-  memory.gradients = (parameters + tied_table) * state_bytes;
-  memory.optimizer = 2 * parameters * state_bytes;
-  memory.activations = static_cast<double>(
-      measure_arena(config.model, dtype, config.train.micro_batch, recompute_blocks_of(config),
-                    gpu ? DeviceKind::cuda : DeviceKind::cpu));
-  return memory;
+// The mesh of a plan; throws where the layout cannot be, whatever the batch.
+MeshShape planned_mesh(const RunConfig& config, int ranks) {
+  const MeshShape mesh = mesh_shape(config, ranks);
+  const auto sequence =
+      config.parallel.sequence_parallel ? SequenceParallel::yes : SequenceParallel::no;
+  std::vector<std::string> problems = mesh_problems(mesh, ranks);
+  if (problems.empty()) problems = sharding_problems(config.model, mesh, sequence);
+  std::string text;
+  for (const auto& problem : problems) text += (text.empty() ? "" : "\n") + problem;
+  if (!text.empty()) throw Error(text);
+  return mesh;
 }
 
 }  // namespace
@@ -41,10 +36,13 @@ Plan make_plan(const RunConfig& config, int ranks, const DeviceSpec& device) {
   Plan plan;
   plan.parameters = count_parameters(config.model);
   plan.flops_per_token = training_flops_per_token(config.model);
-  plan.memory = plan_memory(config, device, plan.parameters);
+  const bool on_gpu = device.name != "cpu";
+  const MeshShape mesh = planned_mesh(config, ranks);
+  plan.memory = plan_largest_memory(config, mesh, on_gpu);
+  plan.bubble = simulate(make_schedule(pipeline_shape(config, mesh))).step_bubble();
   const double batch_flops =
       plan.flops_per_token.total() * static_cast<double>(config.train.batch_tokens);
-  plan.step_seconds = batch_flops / (device.sustained_flops * ranks);
+  plan.step_seconds = batch_flops * (1 + plan.bubble) / (device.sustained_flops * ranks);
   const auto& t = config.train;
   if (t.steps > 0 || t.tokens > 0 || t.flops > 0) {
     plan.steps = total_steps(config);
@@ -54,7 +52,9 @@ Plan make_plan(const RunConfig& config, int ranks, const DeviceSpec& device) {
     throw Error(concat("the run needs ", plan.memory.total() / kGiB,
                        " GiB on each rank, more than the ", device.memory_bytes / kGiB,
                        " GiB of one ", device.name, "; use a smaller train.micro_batch (now ",
-                       t.micro_batch, ") or parallel.recompute = \"block\""));
+                       t.micro_batch,
+                       "), parallel.recompute = \"block\", a higher parallel.zero, or more ranks "
+                       "with parallel.pp or parallel.tp"));
   }
   return plan;
 }

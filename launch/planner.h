@@ -1,4 +1,5 @@
-// What a run will cost before it runs: parameters, FLOPs, memory of one rank, seconds a step.
+// What a run will cost before it runs: parameters, FLOPs, memory of the rank that needs most, the
+// pipeline's bubble, seconds a step.
 #pragma once
 
 #include <string>
@@ -8,8 +9,8 @@
 
 namespace convoy {
 
-// Bytes of one rank.
-struct MemoryPlan {
+// Bytes of the rank that needs most.
+struct RankBytes {
   double weights = 0, gradients = 0, optimizer = 0, activations = 0;
   double total() const { return weights + gradients + optimizer + activations; }
 };
@@ -23,9 +24,10 @@ struct DeviceSpec {
 struct Plan {
   ParameterCounts parameters;
   FlopParts flops_per_token;
-  MemoryPlan memory;
+  RankBytes memory;
   std::int64_t steps = 0;   // 0: the configuration does not say how long
-  double step_seconds = 0;  // estimated
+  double bubble = 0;        // of the pipeline: what a step takes longer than perfect balance
+  double step_seconds = 0;  // estimated, without communication
   double total_flops = 0;
 };
 

@@ -55,21 +55,69 @@ std::map<std::string, std::string> tokenizer_texts(const TokenFile& data) {
   return texts;
 }
 
+ManifestShard manifest_shard(const Parameter& parameter) {
+  const Shard& shard = parameter.shard;
+  if (shard.parts() == 1) return {};
+  const Split& split = *parameter.placement.split;
+  return {split.dim, split.sections, shard.parts(), shard.index()};
+}
+
+TensorRecord record_of(const std::string& kind, const OwnPart& part, const Tensor& values) {
+  const Parameter& parameter = *part.parameter;
+  TensorRecord record{kind + parameter.name, values};
+  const ManifestShard shard = manifest_shard(parameter);
+  if (part.is_whole() && shard.parts == 1) {
+    record.tensor = Tensor(values.data(), values.dtype(), values.device(), parameter.shape);
+  } else {
+    record.shape = parameter.placement.shape;
+    record.first = part.first;
+    record.shard = shard;
+  }
+  return record;
+}
+
+// The ranks that have something to write, and the first.
+std::vector<int> writers_among(Communicator& world, bool writes) {
+  std::vector<std::int32_t> flags(static_cast<std::size_t>(world.size()), 0);
+  flags[static_cast<std::size_t>(world.rank())] = writes || world.rank() == 0 ? 1 : 0;
+  const Tensor all(flags.data(), DType::i32, DeviceKind::cpu, {world.size()});
+  world.all_reduce(all, Reduction::sum).wait();
+  std::vector<int> writers;
+  for (int rank = 0; rank < world.size(); ++rank) {
+    if (flags[static_cast<std::size_t>(rank)] > 0) writers.push_back(rank);
+  }
+  return writers;
+}
+
 }  // namespace
 
-void save_run_checkpoint(CheckpointWriter& writer, const RunConfig& config,
-                         const TrainingState& state, ParameterStore& store, Optimizer& optimizer,
+void save_run_checkpoint(CheckpointWriter& writer, Communicator& world, const RunConfig& config,
+                         const TrainingState& state, const Optimizer& optimizer, bool counts,
                          const TokenFile& data) {
   std::vector<TensorRecord> records;
-  for (const auto& p : store.all()) records.push_back({"parameters/" + p.name, p.exact()});
-  for (const auto& p : store.all()) {
-    records.push_back({"moment1/" + p.name, optimizer.moment1(p)});
-    records.push_back({"moment2/" + p.name, optimizer.moment2(p)});
+  const auto& parts = optimizer.parts();
+  const auto add_all = [&](const std::string& kind, auto tensor_of) {
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      if (parts[i].is_copy || (parts[i].is_shared && !counts)) continue;
+      records.push_back(record_of(kind, parts[i], tensor_of(i)));
+    }
+  };
+  add_all("parameters/", [&](std::size_t i) { return parts[i].exact(); });
+  add_all("moment1/", [&](std::size_t i) { return optimizer.moment1(i); });
+  add_all("moment2/", [&](std::size_t i) { return optimizer.moment2(i); });
+  std::map<std::string, std::string> texts;
+  if (world.rank() == 0) {
+    texts = tokenizer_texts(data);
+    texts[kState] = state_text(config, state, optimizer.control());
+    texts[kConfig] = to_toml(config);
   }
-  auto texts = tokenizer_texts(data);
-  texts[kState] = state_text(config, state, optimizer.control());
-  texts[kConfig] = to_toml(config);
-  writer.save(state.step, texts, records);
+  writer.finish();
+  const std::vector<int> writers = writers_among(world, !records.empty());
+  if (world.rank() == 0) writer.prepare(state.step);
+  world.barrier();  // the folder is there, and nothing old in it
+  if (world.rank() == 0 || !records.empty()) {
+    writer.save_together(state.step, texts, records, writers);
+  }
 }
 
 namespace {
@@ -89,6 +137,50 @@ class HostTensor {
   Tensor view_;
 };
 
+// Elements [part.first, part.first + part.count) of this rank's shard of a tensor, in host memory,
+// in the dtype they were stored in.
+class HostPart {
+ public:
+  HostPart(const Checkpoint& checkpoint, const std::string& kind, const OwnPart& part)
+      : dtype_(checkpoint.tensor(kind + part.parameter->name).dtype),
+        bytes_(static_cast<std::size_t>(part.count) * size_of(dtype_)) {
+    const Parameter& parameter = *part.parameter;
+    const std::string name = kind + parameter.name;
+    if (checkpoint.tensor(name).shape != parameter.placement.shape) {
+      std::vector<std::byte> none(1);
+      const Tensor wanted(none.data(), dtype_, DeviceKind::cpu, parameter.placement.shape);
+      checkpoint.read(name, wanted);  // throws, with both shapes
+    }
+    if (manifest_shard(parameter).parts == 1) {
+      checkpoint.read(name, part.first, view());
+    } else {
+      read_shard(checkpoint, name, part);
+    }
+  }
+  Tensor view() {
+    const auto count = static_cast<std::int64_t>(bytes_.size() / size_of(dtype_));
+    return {bytes_.data(), dtype_, DeviceKind::cpu, {count}};
+  }
+
+ private:
+  void read_shard(const Checkpoint& checkpoint, const std::string& name, const OwnPart& part) {
+    const std::int64_t size = checkpoint.tensor(name).size();
+    std::vector<std::byte> whole(static_cast<std::size_t>(size) * size_of(dtype_));
+    checkpoint.read(name, 0, Tensor(whole.data(), dtype_, DeviceKind::cpu, {size}));
+    dispatch_real(dtype_, [&]<class T>() {
+      const T* from = reinterpret_cast<const T*>(whole.data());
+      T* to = view().data<T>();
+      for (std::int64_t i = 0; i < part.count; ++i) {
+        const auto index = part.parameter->shard.global_index_of(part.first + i);
+        to[i] = index ? from[*index] : T{0};
+      }
+    });
+  }
+
+  DType dtype_;
+  std::vector<std::byte> bytes_;
+};
+
 }  // namespace
 
 // Weights of a bf16 run are stored as their f32 masters; a model that only runs takes the rounding.
@@ -103,16 +195,17 @@ void load_parameters(const Checkpoint& checkpoint, ParameterStore& store) {
 }
 
 TrainingState load_run_checkpoint(const std::filesystem::path& path, const RunConfig& config,
-                                  ParameterStore& store, Optimizer& optimizer) {
+                                  Optimizer& optimizer) {
   const Checkpoint checkpoint = Checkpoint::open(path);
   if (checkpoint.parameters() != count_parameters(config.model).total) {
     throw Error(concat(path.string(), " is of another model: it has ", checkpoint.parameters(),
                        " parameters, this configuration ", count_parameters(config.model).total));
   }
-  load_parameters(checkpoint, store);
-  for (const auto& p : store.all()) {
-    optimizer.set_moments(p, HostTensor(checkpoint, "moment1/" + p.name, p.exact()).view(),
-                          HostTensor(checkpoint, "moment2/" + p.name, p.exact()).view());
+  for (std::size_t i = 0; i < optimizer.parts().size(); ++i) {
+    const OwnPart& part = optimizer.parts()[i];
+    optimizer.set(i, HostPart(checkpoint, "parameters/", part).view(),
+                  HostPart(checkpoint, "moment1/", part).view(),
+                  HostPart(checkpoint, "moment2/", part).view());
   }
   const Json json = Json::parse(checkpoint.text(kState));
   Optimizer::Control control{};

@@ -4,6 +4,7 @@
 
 #include "launch/checkpoint/writer.h"
 #include "launch/optimizer.h"
+#include "parallel/communicator.h"
 
 namespace convoy {
 
@@ -19,12 +20,15 @@ struct TrainingState {
   std::int64_t val_targets = 0;                // 0: none yet
 };
 
-void save_run_checkpoint(CheckpointWriter& writer, const RunConfig& config,
-                         const TrainingState& state, ParameterStore& store, Optimizer& optimizer,
+// Collective: each rank writes its own parts of weights and moments. `counts`: whether this rank
+// writes what all ranks of its gradient group have.
+void save_run_checkpoint(CheckpointWriter& writer, Communicator& world, const RunConfig& config,
+                         const TrainingState& state, const Optimizer& optimizer, bool counts,
                          const TokenFile& data);
-// Refuses a checkpoint of another model.
+// Fills the optimizer's parts, values and moments, from a checkpoint of any layout. Refuses one of
+// another model.
 TrainingState load_run_checkpoint(const std::filesystem::path& path, const RunConfig& config,
-                                  ParameterStore& store, Optimizer& optimizer);
+                                  Optimizer& optimizer);
 
 // Refuses to branch from a checkpoint of a run whose past differs from that of this configuration:
 // up to the checkpoint's step, every setting but the length of the run, where its files go and how

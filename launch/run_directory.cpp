@@ -6,6 +6,7 @@
 #include "core/hdf5.h"
 #include "launch/environment.h"
 #include "launch/files.h"
+#include "launch/layout.h"
 #include "models/accounting.h"
 
 namespace convoy {
@@ -45,6 +46,21 @@ void end_torn_line(const std::filesystem::path& path) {
   if (file.get() == '\n') return;
   file.seekp(0, std::ios::end);
   file.put('\n');
+}
+
+Json layout_json(const RunConfig& config, int ranks) {
+  const MeshShape mesh = mesh_shape(config, ranks);
+  const PipelineShape pipeline = pipeline_shape(config, mesh);
+  return {{"dp", mesh.dp},
+          {"tp", mesh.tp},
+          {"pp", mesh.pp},
+          {"cp", mesh.cp},
+          {"ep", mesh.ep},
+          {"sequence_parallel", config.parallel.sequence_parallel},
+          {"zero", config.parallel.zero},
+          {"schedule", name_of(pipeline.kind)},
+          {"virtual_stages", pipeline.virtual_stages},
+          {"recompute", config.parallel.recompute}};
 }
 
 }  // namespace
@@ -132,7 +148,7 @@ void RunDirectory::write_summary(const RunSummary& summary) {
                {"arch", config_.model.label()},
                {"seed", config_.train.seed},
                {"ranks", ranks_},
-               {"layout", {{"dp", ranks_}, {"tp", 1}, {"pp", 1}, {"cp", 1}, {"ep", 1}}},
+               {"layout", layout_json(config_, ranks_)},
                {"attempt", attempt_},
                {"parameters", counts.total},
                {"parameters_active", counts.active},

@@ -31,35 +31,39 @@ bool checkpoint_due(const CheckpointConfig& config, std::int64_t step) {
          std::find(config.at.begin(), config.at.end(), step) != config.at.end();
 }
 
+NormRanks norm_ranks(const RunConfig& config, const Layout& layout) {
+  const Communicator& sharers = layout.mesh().gradient();
+  return {layout.world(), sharers.size(), sharers.rank(), config.numerics};
+}
+
 }  // namespace
 
 Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& backend,
                  Communicator& ranks)
     : config_(config),
       options_(options),
+      backend_(backend),
       ranks_(ranks),
       flops_per_token_(training_flops_per_token(config.model).total()),
       steps_(total_steps(config)),
       data_(data_options(config)),
-      instance_(backend, config.model, dtype_of_run(config), config.train.micro_batch,
-                recompute_blocks_of(config), static_cast<std::uint64_t>(config.train.seed),
-                MasterWeights::yes),
-      optimizer_(backend, instance_.store(), config.optimizer),
-      gradients_(config_, instance_, ranks, data_),
+      layout_(config, ranks),
+      model_(config, layout_, backend),
+      optimizer_(backend, model_.own_parts(), norm_ranks(config, layout_), config.optimizer),
+      gradients_(config_, layout_, model_, data_),
       progress_(config, role()) {
   data_.require_vocabulary(static_cast<int>(config.model.vocab));
   if (!config.data.val.empty()) {
     validation_file_.emplace(config.data.val);
     validation_.emplace(*validation_file_, config.model.seq_len, parse_pack(config.data.pack));
-    evaluator_.emplace(instance_, ranks, *validation_, config.eval.batches);
+    const Replicas replicas{ranks, layout_.mesh().shape().dp, layout_.mesh().position().dp};
+    evaluator_.emplace(model_, replicas, *validation_, config.eval.batches);
   }
   if (options.resume) resume();
   directory_.emplace(options_.output, role(), config_, ranks.size(), state_.attempt);
-  if (ranks.rank() == 0) {
-    writer_.emplace(backend,
-                    CheckpointWriter::Options{checkpoint_root(), config.checkpoint.keep,
-                                              config.checkpoint.async, config.checkpoint.at});
-  }
+  writer_.emplace(backend, CheckpointWriter::Options{checkpoint_root(), config.checkpoint.keep,
+                                                     config.checkpoint.async, config.checkpoint.at,
+                                                     ranks.rank()});
 }
 
 RunDirectory::Role Trainer::role() const {
@@ -87,7 +91,8 @@ void Trainer::resume() {
 }
 
 void Trainer::start_from(const std::filesystem::path& checkpoint) {
-  state_ = load_run_checkpoint(checkpoint, config_, instance_.store(), optimizer_);
+  state_ = load_run_checkpoint(checkpoint, config_, optimizer_);
+  model_.publish();
   progress_.note(fmt::format("resumed from {} at step {}", checkpoint.string(), state_.step));
 }
 
@@ -105,7 +110,7 @@ void Trainer::announce() {
                              data_.windows_per_epoch(), config_.model.seq_len, epochs));
   progress_.note(fmt::format("{}{} on {}", config_.train.precision,
                              config_.deterministic ? "" : ", not deterministic,",
-                             describe_device(instance_.backend())));
+                             describe_device(backend_)));
 }
 
 RunStatus Trainer::run() {
@@ -117,7 +122,7 @@ RunStatus Trainer::run() {
     finish(status);
     return status;
   } catch (const std::exception& error) {
-    if (writer_) {
+    if (ranks_.rank() == 0) {
       directory_->write_summary(
           summary_now(diverged_ ? RunStatus::diverged : RunStatus::failed, error.what()));
     }
@@ -134,6 +139,7 @@ RunStatus Trainer::loop() {
     if (result.stop_requested) return RunStatus::interrupted;
     const double rate = learning_rate(config_, step);
     const UpdateResult update = optimizer_.update(rate, result.loss);
+    model_.publish();
     state_.step = step;
     record(result, update, rate, watch.seconds());
     stop_if_diverged(update);
@@ -189,10 +195,10 @@ void Trainer::evaluate() {
 }
 
 void Trainer::save_checkpoint() {
-  if (!writer_) return;
   TrainingState state = state_;
   state.wall_s = wall_seconds();
-  save_run_checkpoint(*writer_, config_, state, instance_.store(), optimizer_, data_.files()[0]);
+  const bool counts = layout_.mesh().gradient().rank() == 0;
+  save_run_checkpoint(*writer_, ranks_, config_, state, optimizer_, counts, data_.files()[0]);
 }
 
 RunSummary Trainer::summary_now(RunStatus status, const std::string& message) const {
@@ -210,7 +216,7 @@ RunSummary Trainer::summary_now(RunStatus status, const std::string& message) co
 
 void Trainer::finish(RunStatus status) {
   save_checkpoint();
-  if (writer_) writer_->finish();
+  writer_->finish();
   RunSummary summary = summary_now(status, "");
   if (status == RunStatus::interrupted) {
     summary.message =

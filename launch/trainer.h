@@ -50,13 +50,15 @@ class Trainer {
 
   RunConfig config_;
   TrainOptions options_;
+  Backend& backend_;
   Communicator& ranks_;
   double flops_per_token_;
   std::int64_t steps_;
   TrainingData data_;
   std::optional<TokenFile> validation_file_;
   std::optional<ValidationWindows> validation_;
-  ModelInstance instance_;
+  Layout layout_;
+  PipelineModel model_;
   Optimizer optimizer_;
   GradientStep gradients_;
   std::optional<Evaluator> evaluator_;

@@ -46,6 +46,7 @@ std::string ModelConfig::label() const {
   text += concat(" W", conv.width, " on ", sites);
   if (!conv.residual) text += ", no residual";
   if (conv.init == ConvInit::identity) text += ", identity init";
+  if (conv.init == ConvInit::normal) text += ", normal init";
   return text;
 }
 

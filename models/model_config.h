@@ -16,7 +16,9 @@ namespace convoy {
 enum class ConvSite : std::uint8_t { q, k, v, o, gate, up, down };
 constexpr std::array<const char*, 7> kConvSiteNames = {"q", "k", "v", "o", "gate", "up", "down"};
 
-enum class ConvInit : std::uint8_t { uniform, identity };
+// How filters start. normal, for tests: U, G and s from N(0, 0.1), because at the others' U = G = 0
+// the gradients of the generator vanish.
+enum class ConvInit : std::uint8_t { uniform, identity, normal };
 
 std::vector<ConvSite> default_conv_sites();  // q, k, v
 

@@ -12,8 +12,8 @@ namespace {
 
 constexpr std::int64_t kAlignment = 64;  // elements; the start of each group of adjacent parameters
 
-std::int64_t aligned(std::int64_t offset) {
-  return (offset + kAlignment - 1) / kAlignment * kAlignment;
+std::int64_t aligned(std::int64_t offset, std::int64_t alignment = kAlignment) {
+  return (offset + alignment - 1) / alignment * alignment;
 }
 
 double initial_value(const Parameter& p, const RandomStream& random, std::int64_t index) {
@@ -52,66 +52,159 @@ Parameter& ParameterStore::declare(std::string name, Placement placement, Initia
                          {},
                          {},
                          {}});
+  if (buckets_.empty() || buckets_.back().second) begin_bucket();
   Parameter& parameter = parameters_.back();
   parameter.offset = adjacent == Adjacent::yes ? extent_ : aligned(extent_);
   extent_ = parameter.offset + parameter.size();
   return parameter;
 }
 
+void ParameterStore::divide_buckets(int parts) {
+  CHECK(parameters_.empty(), "buckets are divided before anything is declared");
+  alignment_ = kAlignment * parts;
+}
+
+std::size_t ParameterStore::begin_bucket() {
+  end_bucket();
+  buckets_.push_back({extent_, 0, extent_});
+  return buckets_.size() - 1;
+}
+
+// Completes the bucket at hand; a second time it changes nothing.
+void ParameterStore::end_bucket() {
+  if (buckets_.empty() || buckets_.back().second) return;
+  extent_ = aligned(extent_, alignment_);
+  buckets_.back().size = extent_ - buckets_.back().begin;
+}
+
 Tensor& ParameterStore::declare_second_gradient(Parameter& parameter) {
-  second_gradients_.push_back({&parameter, 0, {}});
+  end_bucket();
+  const auto own = std::find_if(buckets_.begin(), buckets_.end(), [&](const Bucket& bucket) {
+    return bucket.begin == parameter.offset && !bucket.second;
+  });
+  CHECK(own != buckets_.end() && own->size == aligned(parameter.size(), alignment_), parameter.name,
+        " is not alone in its bucket");
+  buckets_.push_back({own->begin, own->size, 0, true});
+  second_gradients_.push_back({&parameter, buckets_.size() - 1, {}});
   return second_gradients_.back().tensor;
 }
 
-void ParameterStore::allocate(Backend& backend, DType dtype, MasterWeights masters) {
+void ParameterStore::allocate(Backend& backend, DType dtype, StoreMemory memory) {
+  end_bucket();
   backend_ = &backend;
-  const DType gradient_dtype = dtype == DType::f64 ? DType::f64 : DType::f32;
-  gradient_extent_ = aligned(extent_);
-  for (auto& second : second_gradients_) {
-    second.offset = gradient_extent_;
-    gradient_extent_ = aligned(gradient_extent_ + second.parameter->size());
+  dtype_ = dtype;
+  gradient_extent_ = extent_;
+  for (auto& bucket : buckets_) {
+    if (!bucket.second) continue;
+    bucket.gradient_begin = gradient_extent_;
+    gradient_extent_ += bucket.size;
   }
-  values_ = OwnedTensor(backend, dtype, {aligned(extent_)});
-  gradients_ = OwnedTensor(backend, gradient_dtype, {gradient_extent_});
-  if (dtype == DType::bf16 && masters == MasterWeights::yes) {
-    masters_ = OwnedTensor(backend, DType::f32, {aligned(extent_)});
+  if (memory.values) values_ = OwnedTensor(backend, dtype, {extent_});
+  if (memory.gradients) gradients_ = OwnedTensor(backend, gradient_dtype(), {gradient_extent_});
+  if (dtype == DType::bf16 && memory.masters == MasterWeights::yes) {
+    masters_ = OwnedTensor(backend, DType::f32, {extent_});
   }
+  for (std::size_t i = 0; i < buckets_.size(); ++i) {
+    if (memory.values && !buckets_[i].second) bind_values(i, bucket_values(i));
+    if (memory.gradients) bind_gradients(i, bucket_gradients(i));
+  }
+  if (masters_.view().empty()) return;
   for (auto& parameter : parameters_) {
-    parameter.value = view_of(values_.view(), parameter.offset, parameter.shape);
-    parameter.gradient = view_of(gradients_.view(), parameter.offset, parameter.shape);
-    if (masters_.view().empty()) continue;
     parameter.master = view_of(masters_.view(), parameter.offset, parameter.shape);
   }
+}
+
+Tensor ParameterStore::bucket_values(std::size_t bucket) const {
+  const std::int64_t size = buckets_.at(bucket).size;
+  return view_of(values_.view(), buckets_[bucket].begin, {&size, 1});
+}
+
+Tensor ParameterStore::bucket_masters(std::size_t bucket) const {
+  if (masters_.view().empty()) return {};
+  const std::int64_t size = buckets_.at(bucket).size;
+  return view_of(masters_.view(), buckets_[bucket].begin, {&size, 1});
+}
+
+Tensor ParameterStore::bucket_gradients(std::size_t bucket) const {
+  const std::int64_t size = buckets_.at(bucket).size;
+  return view_of(gradients_.view(), buckets_[bucket].gradient_begin, {&size, 1});
+}
+
+void ParameterStore::bind_values(std::size_t bucket, const Tensor& flat) {
+  const Bucket& range = buckets_.at(bucket);
+  CHECK(!range.second && flat.size() == range.size, "bucket ", bucket, " of ", range.size,
+        " elements is bound to ", flat.describe());
+  for (auto& parameter : parameters_) {
+    const std::int64_t place = parameter.offset - range.begin;
+    if (place < 0 || place >= range.size) continue;
+    parameter.value = view_of(flat, place, parameter.shape);
+  }
+}
+
+void ParameterStore::bind_gradients(std::size_t bucket, const Tensor& flat) {
+  const Bucket& range = buckets_.at(bucket);
+  CHECK(flat.size() == range.size, "bucket ", bucket, " of ", range.size, " elements is bound to ",
+        flat.describe());
   for (auto& second : second_gradients_) {
-    second.tensor = view_of(gradients_.view(), second.offset, second.parameter->shape);
+    if (second.bucket != bucket) continue;
+    second.tensor = view_of(flat, 0, second.parameter->shape);
+    return;
+  }
+  for (auto& parameter : parameters_) {
+    const std::int64_t place = parameter.offset - range.begin;
+    if (place < 0 || place >= range.size) continue;
+    parameter.gradient = view_of(flat, place, parameter.shape);
+  }
+}
+
+std::vector<ParameterPart> ParameterStore::parts_of(std::int64_t begin, std::int64_t end) const {
+  std::vector<ParameterPart> parts;
+  for (const auto& parameter : parameters_) {
+    const std::int64_t from = std::max(begin, parameter.offset);
+    const std::int64_t to = std::min(end, parameter.offset + parameter.size());
+    if (from < to) parts.push_back({&parameter, from - parameter.offset, to - from});
+  }
+  return parts;
+}
+
+void ParameterStore::initialize(std::uint64_t seed) {
+  for (std::size_t i = 0; i < buckets_.size(); ++i) {
+    if (buckets_[i].second) continue;
+    const Tensor values = bucket_values(i), masters = bucket_masters(i);
+    initial_values(seed, buckets_[i].begin, masters.empty() ? values : masters);
+    if (!masters.empty()) backend_->convert(values, masters);
   }
 }
 
 // A rank on a CPU is one thread; one that drives a GPU has the cores of the host to itself.
-void ParameterStore::initialize(std::uint64_t seed) {
+void ParameterStore::initial_values(std::uint64_t seed, std::int64_t begin,
+                                    const Tensor& out) const {
   constexpr std::int64_t kShare = std::int64_t{1} << 16;  // elements worth a thread
   const unsigned cores = backend_->device() == DeviceKind::cpu
                              ? 1
                              : std::clamp(std::thread::hardware_concurrency(), 1u, 32u);
-  for (auto& parameter : parameters_) {
-    const RandomStream random(seed, parameter.name);
-    std::vector<double> host(static_cast<std::size_t>(parameter.size()));
-    const auto fill = [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        const auto index = parameter.shard.global_index_of(i);
-        host[static_cast<std::size_t>(i)] = index ? initial_value(parameter, random, *index) : 0;
+  for (const auto& place : parts_of(begin, begin + out.size())) {
+    const RandomStream random(seed, place.parameter->name);
+    std::vector<double> host(static_cast<std::size_t>(place.count));
+    const auto fill = [&](std::int64_t from, std::int64_t to) {
+      for (std::int64_t i = from; i < to; ++i) {
+        const auto index = place.parameter->shard.global_index_of(place.first + i);
+        host[static_cast<std::size_t>(i)] =
+            index ? initial_value(*place.parameter, random, *index) : 0;
       }
     };
     const std::int64_t threads =
-        std::clamp<std::int64_t>(parameter.size() / kShare, 1, static_cast<std::int64_t>(cores));
-    const std::int64_t share = (parameter.size() + threads - 1) / threads;
+        std::clamp<std::int64_t>(place.count / kShare, 1, static_cast<std::int64_t>(cores));
+    const std::int64_t share = (place.count + threads - 1) / threads;
     std::vector<std::jthread> helpers;
     for (std::int64_t i = 1; i < threads; ++i) {
-      helpers.emplace_back(fill, i * share, std::min((i + 1) * share, parameter.size()));
+      helpers.emplace_back(fill, i * share, std::min((i + 1) * share, place.count));
     }
-    fill(0, std::min(share, parameter.size()));
+    fill(0, std::min(share, place.count));
     helpers.clear();
-    set(parameter, Tensor(host.data(), DType::f64, DeviceKind::cpu, parameter.shape));
+    const Tensor from(host.data(), DType::f64, DeviceKind::cpu, {place.count});
+    backend_->convert(view_of(out, place.parameter->offset + place.first - begin, from.shape()),
+                      from);
   }
 }
 

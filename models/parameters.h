@@ -4,6 +4,10 @@
 //
 // A parameter is declared by its global shape and its Placement; what is stored, and what `shape`,
 // `value` and `gradient` show, is this rank's shard of it.
+//
+// The flat buffers are cut into buckets (the embedding, each block, the head): what is summed over
+// ranks at one time, and what is divided among them, never by a parameter's dimension, where each
+// keeps only a part of the weights, gradients or moments.
 #pragma once
 
 #include <cstdint>
@@ -52,6 +56,28 @@ struct Parameter {
 // Whether f32 weights are kept beside bf16 ones, for training.
 enum class MasterWeights : bool { no, yes };
 
+// A range of the flat buffers. Where a parameter is used in two places (a tied table), the second
+// accumulator of its gradient is a bucket that lies behind all others and has no values: `begin`
+// and `size` are those of the parameter's own bucket.
+struct Bucket {
+  std::int64_t begin, size;     // elements of the value buffer
+  std::int64_t gradient_begin;  // of the gradient buffer: the same but for a second accumulator
+  bool second = false;
+};
+
+// Elements [first, first + count) of a parameter, row-major.
+struct ParameterPart {
+  const Parameter* parameter;
+  std::int64_t first, count;
+};
+
+// Which flat buffers allocate() makes; what it does not make is bound by bucket. Masters are made
+// beside bf16 values only.
+struct StoreMemory {
+  bool values = true, gradients = true;
+  MasterWeights masters = MasterWeights::no;
+};
+
 class ParameterStore {
  public:
   ParameterStore() = default;  // of a lone rank
@@ -62,15 +88,37 @@ class ParameterStore {
 
   Parameter& declare(std::string name, Placement placement, Initializer initializer,
                      WeightDecay decay, Adjacent adjacent = Adjacent::no);
-  // A second gradient accumulator for a parameter that is used in two places (a tied table); the
-  // tensor is valid after allocate(). It is added to the parameter's gradient once a step.
+  // A second gradient accumulator, in a bucket of its own, for a parameter that is used in two
+  // places and alone in its bucket. It is added to the parameter's gradient once a step.
   Tensor& declare_second_gradient(Parameter& parameter);
 
-  void allocate(Backend& backend, DType dtype, MasterWeights masters = MasterWeights::no);
+  // Makes every bucket a multiple of `parts` aligned parts. Before anything is declared.
+  void divide_buckets(int parts);
+  // What is declared from here on belongs to a new bucket; returns its index.
+  std::size_t begin_bucket();
+  const std::vector<Bucket>& buckets() const { return buckets_; }
+  std::int64_t extent() const { return extent_; }  // elements of the value buffer, gaps included
+  DType dtype() const { return dtype_; }           // of values
+  DType gradient_dtype() const { return dtype_ == DType::f64 ? DType::f64 : DType::f32; }
+
+  void allocate(Backend& backend, DType dtype, StoreMemory memory = {});
   // Each element by its global index, so every layout starts from the same model; padding is 0.
   void initialize(std::uint64_t seed);
   // Sets a parameter from host memory, in any floating dtype.
   void set(const Parameter& parameter, const Tensor& host) const;
+  // The initial values of elements [begin, begin + out.size()) of the value buffer.
+  void initial_values(std::uint64_t seed, std::int64_t begin, const Tensor& out) const;
+
+  // Lets a bucket's parameters live in memory of the caller's, [bucket.size].
+  void bind_values(std::size_t bucket, const Tensor& flat);
+  void bind_gradients(std::size_t bucket, const Tensor& flat);
+  // A bucket's part of the buffers that allocate() made.
+  Tensor bucket_values(std::size_t bucket) const;
+  Tensor bucket_masters(std::size_t bucket) const;  // empty where none are kept
+  Tensor bucket_gradients(std::size_t bucket) const;
+
+  // What lies in [begin, end) of the value buffer, in order.
+  std::vector<ParameterPart> parts_of(std::int64_t begin, std::int64_t end) const;
 
   std::deque<Parameter>& all() { return parameters_; }
   const std::deque<Parameter>& all() const { return parameters_; }
@@ -88,16 +136,21 @@ class ParameterStore {
  private:
   struct SecondGradient {
     Parameter* parameter;
-    std::int64_t offset;
+    std::size_t bucket;
     Tensor tensor;
   };
+
+  void end_bucket();
 
   MeshShape mesh_;
   MeshPosition position_;
   std::deque<Parameter> parameters_;
   std::deque<SecondGradient> second_gradients_;
-  std::int64_t extent_ = 0;           // elements of the flat value buffer, gaps included
+  std::vector<Bucket> buckets_;
+  std::int64_t alignment_ = 64;  // elements; of where buckets begin and end
+  std::int64_t extent_ = 0;
   std::int64_t gradient_extent_ = 0;  // the same with second accumulators
+  DType dtype_ = DType::f32;
   Backend* backend_ = nullptr;
   OwnedTensor values_, masters_, gradients_;
 };

@@ -7,6 +7,26 @@
 namespace convoy {
 namespace {
 
+constexpr double kNormalFilterStd = 0.1;
+
+// Of what generates filters, U and G.
+Initializer generator_start(const ModelConfig& model) {
+  return model.conv.init == ConvInit::normal ? Initializer::normal(kNormalFilterStd)
+                                             : Initializer::constant(0);
+}
+
+// Of the static taps, s.
+Initializer tap_start(const ModelConfig& model) {
+  switch (model.conv.init) {
+    case ConvInit::uniform:
+      return Initializer::uniform(1 / std::sqrt(static_cast<double>(model.conv.width)));
+    case ConvInit::identity:
+      return model.conv.residual ? Initializer::constant(0) : Initializer::first_row_one();
+    case ConvInit::normal: return Initializer::normal(kNormalFilterStd);
+  }
+  return Initializer::constant(0);
+}
+
 std::string name_of_site(const std::string& prefix, ConvSite site) {
   return prefix + kConvSiteNames[static_cast<std::size_t>(site)];
 }
@@ -80,7 +100,7 @@ void Projection::declare_generator(ParameterStore& store, const ModelConfig& mod
   } else {
     const std::int64_t groups = model.channels_at(site) / model.conv.head_size;
     store.declare(name + "G", split_matrix({groups, output.conv.width, inputs}),
-                  Initializer::constant(0), WeightDecay::no, Adjacent::yes);
+                  generator_start(model), WeightDecay::no, Adjacent::yes);
   }
   output.generated_column = columns_;
   columns_ += output.generated_columns;
@@ -94,14 +114,10 @@ void Projection::declare_taps(ParameterStore& store, const ModelConfig& model,
   if (output.conv.kind == FilterKind::lowrank) {
     output.u = &store.declare(
         name + "U", split_channels({output.conv.filter_rank, output.conv.width, channels}),
-        Initializer::constant(0), WeightDecay::no);
+        generator_start(model), WeightDecay::no);
   }
-  const auto uniform = Initializer::uniform(1 / std::sqrt(static_cast<double>(output.conv.width)));
-  const auto identity =
-      model.conv.residual ? Initializer::constant(0) : Initializer::first_row_one();
-  output.s =
-      &store.declare(name + "s", split_channels({output.conv.width, channels}),
-                     model.conv.init == ConvInit::identity ? identity : uniform, WeightDecay::no);
+  output.s = &store.declare(name + "s", split_channels({output.conv.width, channels}),
+                            tap_start(model), WeightDecay::no);
 }
 
 Tensor Projection::joined_weight() const {

@@ -1,15 +1,9 @@
-// The Llama-style Transformer: embedding, blocks, final norm, head. Forward fills Saved, the
-// backward pass is split into input and weight parts, and a block's memory is freed as soon as both
-// are done, which is why the backward pass walks the arena like a stack.
+// The Llama-style Transformer, whole, on one rank: embedding, blocks, final norm, head. One
+// training pass walks the arena like a stack: a block's memory is freed as soon as its backward
+// pass is done.
 #pragma once
 
-#include <memory>
-#include <optional>
-#include <vector>
-
-#include "models/block.h"
-#include "models/embedding.h"
-#include "models/head.h"
+#include "models/transformer_stage.h"
 
 namespace convoy {
 
@@ -17,7 +11,8 @@ class Transformer {
  public:
   // Keeps `recompute_blocks` blocks' activations only as their inputs.
   Transformer(ParameterStore& store, const ModelConfig& model, std::int64_t recompute_blocks = 0,
-              const Sharding& sharding = one_rank());
+              const Sharding& sharding = one_rank())
+      : model_(model), stage_(store, model, ModelPiece::whole(model), recompute_blocks, sharding) {}
 
   // One training micro-batch: adds to all gradients those of scale * (summed nats of the
   // micro-batch) and writes losses f64 [rows], the nats of each row.
@@ -31,22 +26,8 @@ class Transformer {
   const ModelConfig& config() const { return model_; }
 
  private:
-  struct Saved {
-    std::vector<Block::Saved> blocks;
-    std::vector<Arena::Mark> marks;   // the arena before each block
-    std::vector<Tensor> activations;  // [own_rows, D]: the input of block i, and the last output
-    RmsNorm::Saved final_norm;
-  };
-
-  Tensor hidden(const Context& context, const BatchView& batch, Saved& saved) const;
-  void backward(const Context& outer, const BatchView& batch, Tensor dhidden, Tensor dx_scratch,
-                Saved& saved) const;
-
   ModelConfig model_;
-  Embedding embedding_;
-  std::vector<Block> blocks_;
-  std::optional<RmsNorm> final_norm_;
-  std::optional<Head> head_;
+  TransformerStage stage_;
 };
 
 }  // namespace convoy

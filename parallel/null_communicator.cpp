@@ -32,7 +32,11 @@ class NullCommunicator final : public Communicator {
 }  // namespace
 
 std::unique_ptr<Communicator> make_null_communicator(const Communicator& like) {
-  return std::make_unique<NullCommunicator>(like.rank(), like.size());
+  return make_null_communicator(like.rank(), like.size());
+}
+
+std::unique_ptr<Communicator> make_null_communicator(int rank, int size) {
+  return std::make_unique<NullCommunicator>(rank, size);
 }
 
 }  // namespace convoy

@@ -47,7 +47,8 @@ Shard::Shard(Placement placement, const MeshShape& mesh, const MeshPosition& pos
     const Split& split = *placement_.split;
     auto& rows = shape_[static_cast<std::size_t>(split.dim)];
     section_ = rows / split.sections;
-    part_ = divided_up(section_, size_of(mesh, split.axis));
+    parts_ = size_of(mesh, split.axis);
+    part_ = divided_up(section_, parts_);
     index_ = index_of(mesh, position, split.axis);
     rows = split.sections * part_;
   }

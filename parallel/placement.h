@@ -54,6 +54,8 @@ class Shard {
 
   const std::vector<std::int64_t>& shape() const { return shape_; }  // local, padding included
   std::int64_t size() const { return size_; }                        // elements of it
+  int parts() const { return parts_; }  // that the parameter is split in; 1: it is whole
+  int index() const { return static_cast<int>(index_); }  // of this part
 
   // Row-major index into the global shape of a row-major local element; none for padding.
   std::optional<std::int64_t> global_index_of(std::int64_t local) const;
@@ -66,6 +68,7 @@ class Shard {
   Placement placement_;
   std::vector<std::int64_t> shape_;
   std::int64_t size_ = 1;
+  int parts_ = 1;
   std::int64_t section_ = 0;  // global rows of a section; of the whole dim where nothing is split
   std::int64_t part_ = 0;     // local rows of a section
   std::int64_t index_ = 0;    // of this rank along the axis

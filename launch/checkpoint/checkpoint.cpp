@@ -101,6 +101,22 @@ const ManifestTensor& Checkpoint::tensor(const std::string& name) const {
   return *place;
 }
 
+// The elements of a piece of a shard lie all over the tensor.
+void Checkpoint::read_shard_piece(const ManifestTensor& tensor, const ManifestPiece& piece,
+                                  std::int64_t first, const Tensor& destination) const {
+  const std::size_t size = size_of(tensor.dtype);
+  std::vector<std::byte> buffer(static_cast<std::size_t>(piece.count) * size);
+  read_elements(path_ / piece.file, piece.dataset, tensor.dtype, 0, piece.count, buffer.data());
+  const Shard shard = shard_of(tensor.shape, piece.shard);
+  auto* bytes = static_cast<std::byte*>(destination.data());
+  for (std::int64_t i = 0; i < piece.count; ++i) {
+    const auto index = shard.global_index_of(piece.first + i);
+    if (!index || *index < first || *index >= first + destination.size()) continue;
+    std::copy_n(buffer.data() + static_cast<std::size_t>(i) * size, size,
+                bytes + static_cast<std::size_t>(*index - first) * size);
+  }
+}
+
 void Checkpoint::read(const std::string& name, std::int64_t first, Tensor destination) const {
   const ManifestTensor& wanted = tensor(name);
   if (wanted.dtype != destination.dtype()) {
@@ -112,6 +128,10 @@ void Checkpoint::read(const std::string& name, std::int64_t first, Tensor destin
   const std::int64_t end = first + destination.size();
   auto* bytes = static_cast<std::byte*>(destination.data());
   for (const auto& piece : wanted.pieces) {
+    if (piece.shard.parts > 1) {
+      read_shard_piece(wanted, piece, first, destination);
+      continue;
+    }
     const std::int64_t from = std::max(first, piece.first);
     const std::int64_t to = std::min(end, piece.first + piece.count);
     if (from >= to) continue;

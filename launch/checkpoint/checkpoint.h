@@ -32,6 +32,8 @@ class Checkpoint {
   std::int64_t parameters() const;                  // elements under "parameters/"
 
  private:
+  void read_shard_piece(const ManifestTensor& tensor, const ManifestPiece& piece,
+                        std::int64_t first, const Tensor& destination) const;
   Checkpoint(std::filesystem::path path, Manifest manifest, std::string note = "")
       : path_(std::move(path)), manifest_(std::move(manifest)), note_(std::move(note)) {}
 

@@ -37,8 +37,16 @@ DType dtype_named(const std::string& name) {
 }
 
 Json to_json(const ManifestPiece& p) {
-  return {{"file", p.file},     {"dataset", p.dataset}, {"first", p.first},  {"count", p.count},
-          {"offset", p.offset}, {"bytes", p.bytes},     {"sha256", p.sha256}};
+  Json json = {{"file", p.file},    {"dataset", p.dataset}, {"first", p.first},
+               {"count", p.count},  {"offset", p.offset},   {"bytes", p.bytes},
+               {"sha256", p.sha256}};
+  if (p.shard.parts > 1) {
+    json["shard"] = {{"dim", p.shard.dim},
+                     {"sections", p.shard.sections},
+                     {"parts", p.shard.parts},
+                     {"index", p.shard.index}};
+  }
+  return json;
 }
 
 Json to_json(const ManifestTensor& t) {
@@ -51,8 +59,12 @@ Json to_json(const ManifestTensor& t) {
 }
 
 ManifestPiece piece_of(const Json& json) {
-  return {json.at("file"),   json.at("dataset"), json.at("first"), json.at("count"),
-          json.at("offset"), json.at("bytes"),   json.at("sha256")};
+  ManifestPiece piece{json.at("file"),   json.at("dataset"), json.at("first"), json.at("count"),
+                      json.at("offset"), json.at("bytes"),   json.at("sha256")};
+  if (const auto shard = json.find("shard"); shard != json.end()) {
+    piece.shard = {shard->at("dim"), shard->at("sections"), shard->at("parts"), shard->at("index")};
+  }
+  return piece;
 }
 
 ManifestTensor tensor_of(const Json& json) {
@@ -61,22 +73,46 @@ ManifestTensor tensor_of(const Json& json) {
   return tensor;
 }
 
-// Why the pieces are not the whole tensor, in order, inside files of the checkpoint; else empty.
-std::string defect_of(const ManifestTensor& tensor, const std::vector<ManifestFile>& files) {
-  std::int64_t next = 0;
-  for (const auto& piece : tensor.pieces) {
-    const auto file = std::find_if(files.begin(), files.end(),
-                                   [&](const ManifestFile& f) { return f.name == piece.file; });
-    if (file == files.end()) return concat(piece.file, ", where it lies, is not listed");
-    const auto bytes = piece.count * static_cast<std::int64_t>(size_of(tensor.dtype));
-    if (piece.count < 0 || piece.bytes != bytes || piece.offset < 0 ||
-        piece.offset + bytes > file->bytes) {
-      return concat(piece.count, " elements at byte ", piece.offset, " do not fit ", piece.file);
-    }
-    if (piece.first != next) return concat("element ", next, " is followed by ", piece.first);
-    next += piece.count;
+// Why a piece is not inside a file of the checkpoint; else empty.
+std::string defect_of(const ManifestPiece& piece, const ManifestTensor& tensor,
+                      const std::vector<ManifestFile>& files) {
+  const auto file = std::find_if(files.begin(), files.end(),
+                                 [&](const ManifestFile& f) { return f.name == piece.file; });
+  if (file == files.end()) return concat(piece.file, ", where it lies, is not listed");
+  const auto bytes = piece.count * static_cast<std::int64_t>(size_of(tensor.dtype));
+  if (piece.count < 0 || piece.bytes != bytes || piece.offset < 0 ||
+      piece.offset + bytes > file->bytes) {
+    return concat(piece.count, " elements at byte ", piece.offset, " do not fit ", piece.file);
   }
-  return next == tensor.size() ? "" : concat("holds ", next, " of ", tensor.size(), " elements");
+  return "";
+}
+
+// Why the pieces are not the whole tensor, shard by shard and in order; else empty.
+std::string defect_of(const ManifestTensor& tensor, const std::vector<ManifestFile>& files) {
+  if (tensor.pieces.empty()) return "has no pieces";
+  const ManifestShard split = tensor.pieces.front().shard;
+  if (split.parts < 1 || split.sections < 1 || split.dim < 0 ||
+      split.dim >= std::ssize(tensor.shape)) {
+    return concat("is split in ", split.parts, " parts along dim ", split.dim);
+  }
+  const std::int64_t size = shard_of(tensor.shape, split).size();
+  std::vector<std::int64_t> next(static_cast<std::size_t>(split.parts), 0);
+  for (const auto& piece : tensor.pieces) {
+    const std::string defect = defect_of(piece, tensor, files);
+    if (!defect.empty()) return defect;
+    const ManifestShard& shard = piece.shard;
+    if (shard.dim != split.dim || shard.sections != split.sections || shard.parts != split.parts ||
+        shard.index < 0 || shard.index >= split.parts) {
+      return concat("has pieces of ", split.parts, " shards and of ", shard.parts);
+    }
+    std::int64_t& place = next[static_cast<std::size_t>(shard.index)];
+    if (piece.first != place) return concat("element ", place, " is followed by ", piece.first);
+    place += piece.count;
+  }
+  for (const auto end : next) {
+    if (end != size) return concat("holds ", end, " of ", size, " elements");
+  }
+  return "";
 }
 
 }  // namespace
@@ -102,7 +138,9 @@ std::string Manifest::to_text() const {
   return with_digits(blank, sha256_of(blank));
 }
 
-Manifest Manifest::parse(const std::string& text, const std::filesystem::path& path) {
+namespace {
+
+Manifest parsed(const std::string& text, const std::filesystem::path& path, bool whole) {
   const auto damaged = [&](const std::string& why) {
     return Error(path.string() + " is damaged: " + why);
   };
@@ -115,9 +153,9 @@ Manifest Manifest::parse(const std::string& text, const std::filesystem::path& p
     throw damaged("its checksum of itself does not match");
   }
   const Json json = Json::parse(text);
-  if (json.at("version") != kVersion) {
+  if (json.at("version") != Manifest::kVersion) {
     throw Error(concat(path.string(), " has format version ", json.at("version").dump(),
-                       "; this program reads version ", kVersion));
+                       "; this program reads version ", Manifest::kVersion));
   }
   Manifest manifest;
   manifest.step = json.at("step");
@@ -126,10 +164,48 @@ Manifest Manifest::parse(const std::string& text, const std::filesystem::path& p
   }
   for (const auto& tensor : json.at("tensors")) {
     manifest.tensors.push_back(tensor_of(tensor));
+    if (!whole) continue;
     const std::string defect = defect_of(manifest.tensors.back(), manifest.files);
     if (!defect.empty()) throw damaged(manifest.tensors.back().name + ": " + defect);
   }
   return manifest;
+}
+
+}  // namespace
+
+Manifest Manifest::parse(const std::string& text, const std::filesystem::path& path) {
+  return parsed(text, path, true);
+}
+
+Manifest Manifest::parse_part(const std::string& text, const std::filesystem::path& path) {
+  return parsed(text, path, false);
+}
+
+void Manifest::merge(const Manifest& other) {
+  files.insert(files.end(), other.files.begin(), other.files.end());
+  for (const auto& theirs : other.tensors) {
+    const auto ours = std::find_if(tensors.begin(), tensors.end(),
+                                   [&](const auto& tensor) { return tensor.name == theirs.name; });
+    if (ours == tensors.end()) {
+      tensors.push_back(theirs);
+      continue;
+    }
+    CHECK(ours->dtype == theirs.dtype && ours->shape == theirs.shape, theirs.name,
+          " differs between two writers");
+    ours->pieces.insert(ours->pieces.end(), theirs.pieces.begin(), theirs.pieces.end());
+    std::stable_sort(ours->pieces.begin(), ours->pieces.end(), [](const auto& a, const auto& b) {
+      return std::pair(a.shard.index, a.first) < std::pair(b.shard.index, b.first);
+    });
+  }
+}
+
+Shard shard_of(const std::vector<std::int64_t>& shape, const ManifestShard& shard) {
+  MeshShape mesh;
+  MeshPosition position;
+  mesh.tp = shard.parts;
+  position.tp = shard.index;
+  const Split split{shard.dim, MeshAxis::tp, shard.sections, Padding::allowed};
+  return {{.shape = shape, .split = split}, mesh, position};
 }
 
 Manifest Manifest::read(const std::filesystem::path& checkpoint) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "parallel/placement.h"
 
 namespace convoy {
 
@@ -18,14 +19,26 @@ struct ManifestFile {
   std::string sha256;
 };
 
-// Elements [first, first + count) of a tensor, in row-major order: one dataset of an HDF5 file,
-// whose raw bytes lie at `offset`.
+// Where a tensor was split over ranks along a dim (parallel/placement.h): which of `parts` shards a
+// piece is of. One part is the whole tensor.
+struct ManifestShard {
+  int dim = 0;
+  std::int64_t sections = 1;
+  int parts = 1, index = 0;
+};
+
+// Elements [first, first + count) of a tensor, or of a shard of it, in row-major order: one dataset
+// of an HDF5 file, whose raw bytes lie at `offset`.
 struct ManifestPiece {
   std::string file, dataset;
   std::int64_t first = 0, count = 0;
   std::int64_t offset = 0, bytes = 0;
   std::string sha256;
+  ManifestShard shard = {};
 };
+
+// The part of a tensor of this global shape.
+Shard shard_of(const std::vector<std::int64_t>& shape, const ManifestShard& shard);
 
 struct ManifestTensor {
   std::string name;  // "parameters/blocks.0.mlp.up.weight", "moment1/..."
@@ -44,9 +57,14 @@ struct Manifest {
   std::vector<ManifestFile> files;
   std::vector<ManifestTensor> tensors;
 
+  // Adds what another writer of the same checkpoint has written.
+  void merge(const Manifest& other);
+
   std::string to_text() const;
   // Throws an Error that names `path` where the text is damaged or of another version.
   static Manifest parse(const std::string& text, const std::filesystem::path& path);
+  // Of one of several writers: its tensors need not be whole.
+  static Manifest parse_part(const std::string& text, const std::filesystem::path& path);
   static Manifest read(const std::filesystem::path& checkpoint);
 };
 

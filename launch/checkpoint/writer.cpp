@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <iomanip>
 #include <memory>
 #include <set>
+#include <sstream>
 #include <utility>
 
 #include "core/backend.h"
@@ -21,7 +24,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kShard = "shard_00000.h5";
+std::string numbered(const char* start, std::int64_t number) {
+  std::ostringstream name;
+  name << start << std::setw(5) << std::setfill('0') << number;
+  return name.str();
+}
+
+std::string shard_name(int rank) { return numbered("shard_", rank) + ".h5"; }
+// What a writer other than the first leaves for the first: its manifest, or why there is none.
+std::string part_name(int rank) { return numbered("part_", rank) + ".json"; }
+std::string failure_name(int rank) { return numbered("part_", rank) + ".failed"; }
 
 // Makes a file's or a folder's content durable.
 void sync(const fs::path& path) {
@@ -58,6 +70,8 @@ std::string_view bytes_of(const Tensor& tensor) {
 // Host copies of the tensors, in one allocation.
 struct CheckpointWriter::Snapshot {
   std::int64_t step = 0;
+  std::vector<int> writers;
+  bool makes_folder = false;  // itself, because it writes alone
   std::map<std::string, std::string> texts;
   std::vector<std::byte> memory;
   std::vector<TensorRecord> records;
@@ -80,26 +94,52 @@ void CheckpointWriter::snapshot(Snapshot& snapshot, const std::vector<TensorReco
   for (const auto& record : records) bytes += record.tensor.bytes();
   snapshot.memory.resize(bytes);
   std::size_t offset = 0;
-  for (const auto& [name, tensor] : records) {
+  for (const auto& record : records) {
+    const Tensor& tensor = record.tensor;
     const Tensor copy(snapshot.memory.data() + offset, tensor.dtype(), DeviceKind::cpu,
                       tensor.shape());
     backend_.copy(copy, tensor);
-    snapshot.records.push_back({name, copy});
+    snapshot.records.push_back(record);
+    snapshot.records.back().tensor = copy;
     offset += tensor.bytes();
   }
   backend_.synchronize();
 }
 
+fs::path CheckpointWriter::partial_folder(std::int64_t step) const {
+  return options_.root / ("." + checkpoint_name(step) + ".partial");
+}
+
+void CheckpointWriter::prepare(std::int64_t step) {
+  finish();
+  make_folder(step);
+}
+
+void CheckpointWriter::make_folder(std::int64_t step) const {
+  fs::create_directories(options_.root);
+  remove_hidden(options_.root, ".partial");
+  fs::create_directory(partial_folder(step));
+}
+
+void CheckpointWriter::save_together(std::int64_t step,
+                                     const std::map<std::string, std::string>& texts,
+                                     const std::vector<TensorRecord>& records,
+                                     const std::vector<int>& writers) {
+  start({step, writers, false, texts, {}, {}}, records);
+}
+
 void CheckpointWriter::save(std::int64_t step, const std::map<std::string, std::string>& texts,
                             const std::vector<TensorRecord>& records) {
+  start({step, {options_.rank}, true, texts, {}, {}}, records);
+}
+
+void CheckpointWriter::start(Snapshot what, const std::vector<TensorRecord>& records) {
   finish();
-  const auto taken = std::make_shared<Snapshot>();
-  taken->step = step;
-  taken->texts = texts;
+  const auto taken = std::make_shared<Snapshot>(std::move(what));
   snapshot(*taken, records);
   thread_ = std::thread([this, taken] {
     try {
-      write(*taken);
+      options_.rank == 0 ? write(*taken) : write_part(*taken);
     } catch (...) {
       failure_ = std::current_exception();
     }
@@ -109,42 +149,90 @@ void CheckpointWriter::save(std::int64_t step, const std::map<std::string, std::
 
 void CheckpointWriter::write_shard(const fs::path& folder, const Snapshot& snapshot,
                                    Manifest& manifest) const {
-  Hdf5File file((folder / kShard).string(), Hdf5File::Mode::create);
-  for (const auto& [name, tensor] : snapshot.records) {
-    file.write(name, element_type(tensor.dtype()), tensor.shape(), tensor.data());
+  const std::string name = shard_name(options_.rank);
+  Hdf5File file((folder / name).string(), Hdf5File::Mode::create);
+  for (const auto& [dataset, tensor, shape, first, shard] : snapshot.records) {
+    file.write(dataset, element_type(tensor.dtype()), tensor.shape(), tensor.data());
   }
   file.flush();
-  for (const auto& [name, tensor] : snapshot.records) {
-    const auto offset = file.file_offset(name);
-    CHECK(offset.has_value(), "dataset ", name, " has no place in its file");
+  for (const auto& record : snapshot.records) {
+    const Tensor& tensor = record.tensor;
+    const auto offset = file.file_offset(record.name);
+    CHECK(offset.has_value(), "dataset ", record.name, " has no place in its file");
+    const std::vector<std::int64_t> own(tensor.shape().begin(), tensor.shape().end());
     manifest.tensors.push_back(
-        {name,
+        {record.name,
          tensor.dtype(),
-         {tensor.shape().begin(), tensor.shape().end()},
-         {{kShard, name, 0, tensor.size(), *offset, static_cast<std::int64_t>(tensor.bytes()),
-           sha256_of(bytes_of(tensor))}}});
+         record.is_piece() ? record.shape : own,
+         {{name, record.name, record.first, tensor.size(), *offset,
+           static_cast<std::int64_t>(tensor.bytes()), sha256_of(bytes_of(tensor)), record.shard}}});
   }
   file.close();
+  sync(folder / name);
+  manifest.files.push_back({name, static_cast<std::int64_t>(fs::file_size(folder / name)),
+                            sha256_of_file((folder / name).string())});
 }
+
+// A writer other than the first: its shard, then, by one rename, what is in it.
+void CheckpointWriter::write_part(const Snapshot& snapshot) const {
+  const fs::path partial = partial_folder(snapshot.step);
+  try {
+    Manifest manifest;
+    manifest.step = snapshot.step;
+    write_shard(partial, snapshot, manifest);
+    replace_text(partial / part_name(options_.rank), manifest.to_text());
+  } catch (const std::exception& error) {
+    replace_text(partial / failure_name(options_.rank), error.what());
+    throw;
+  }
+}
+
+namespace {
+
+// Waits for what another writer leaves.
+Manifest await_part(const fs::path& partial, int rank) {
+  constexpr auto kDeadline = std::chrono::minutes(30);
+  const auto start = std::chrono::steady_clock::now();
+  const fs::path part = partial / part_name(rank), failure = partial / failure_name(rank);
+  for (auto pause = std::chrono::milliseconds(1); !fs::exists(part);
+       pause = std::min(2 * pause, std::chrono::milliseconds(100))) {
+    if (fs::exists(failure)) {
+      throw Error(concat("rank ", rank, " could not write its shard of ", partial.string(), ": ",
+                         read_text(failure)));
+    }
+    if (std::chrono::steady_clock::now() - start > kDeadline) {
+      throw Error(concat("rank ", rank, " has not written its shard of ", partial.string(), " in ",
+                         kDeadline.count(), " minutes"));
+    }
+    std::this_thread::sleep_for(pause);
+  }
+  Manifest manifest = Manifest::parse_part(read_text(part), part);
+  fs::remove(part);
+  return manifest;
+}
+
+}  // namespace
 
 void CheckpointWriter::write(const Snapshot& snapshot) const {
   const std::string name = checkpoint_name(snapshot.step);
-  const fs::path partial = options_.root / ("." + name + ".partial");
-  fs::create_directories(options_.root);
-  remove_hidden(options_.root, ".partial");
-  fs::create_directory(partial);
+  const fs::path partial = partial_folder(snapshot.step);
+  if (snapshot.makes_folder) make_folder(snapshot.step);
   Manifest manifest;
   manifest.step = snapshot.step;
   write_shard(partial, snapshot, manifest);
-  for (const auto& [file, text] : snapshot.texts) replace_text(partial / file, text);
-  std::vector<std::string> files = {kShard};
-  for (const auto& [file, text] : snapshot.texts) files.push_back(file);
-  for (const auto& file : files) {
+  for (const int writer : snapshot.writers) {
+    if (writer != options_.rank) manifest.merge(await_part(partial, writer));
+  }
+  for (const auto& [file, text] : snapshot.texts) {
+    replace_text(partial / file, text);
     sync(partial / file);
     manifest.files.push_back({file, static_cast<std::int64_t>(fs::file_size(partial / file)),
                               sha256_of_file((partial / file).string())});
   }
-  replace_text(partial / Manifest::kFileName, manifest.to_text());
+  // What is published can be read.
+  const std::string text = manifest.to_text();
+  Manifest::parse(text, partial / Manifest::kFileName);
+  replace_text(partial / Manifest::kFileName, text);
   sync(partial / Manifest::kFileName);
   sync(partial);
   publish(partial, name);

@@ -40,7 +40,7 @@ inline std::map<std::string, std::string> texts_of(std::int64_t step) {
 inline void expect_consistent(const Checkpoint& checkpoint) {
   const std::int64_t step = checkpoint.manifest().step;
   SmallModel expected(step), read(-1);
-  for (const auto& [name, tensor] : read.records()) checkpoint.read(name, tensor);
+  for (const auto& record : read.records()) checkpoint.read(record.name, record.tensor);
   EXPECT_EQ(read.weight, expected.weight);
   EXPECT_EQ(read.moment, expected.moment);
   EXPECT_EQ(static_cast<float>(read.half[3]), static_cast<float>(step));

@@ -67,6 +67,35 @@ TEST(Config, ABatchThatDoesNotDivideNamesTheNearestThatDoes) {
   EXPECT_NE(text.find("use 3072 or 6144"), std::string::npos) << text;
 }
 
+TEST(Config, ALayoutThatCannotBeIsRefusedWithNumbersAndRemedy) {
+  struct Refusal {
+    std::string parallel;
+    int ranks;
+    const char* message;
+  };
+  const std::vector<Refusal> refusals = {
+      {"dp = 3", 2, "2 ranks cannot form the mesh pp 1 x dp 3"},
+      {"pp = 3", 4, "4 ranks cannot form the mesh"},
+      {"dp = 8", 8, "train.batch_tokens 4096 is not a multiple of 8192"},
+      {"pp = 2\nschedule = \"interleaved\"\nvirtual_stages = 1", 2, "virtual_stages to 2 or more"},
+      {"pp = 2\nschedule = \"1f1b\"\nvirtual_stages = 2", 2, "set virtual_stages to 1"},
+      {"schedule = \"fastest\"", 1, "gpipe, 1f1b, interleaved, zb-h1, zb-v"},
+      {"zero = 4", 1, "parallel.zero is 4; use 0"},
+      {"tp = 3", 3, "parallel.tp = 3 does not divide model.n_heads = 4"},
+      {"ep = 2", 2, "set parallel.ep = 1"},
+      {"sequence_parallel = true", 1, "parallel.sequence_parallel is set but has no effect"}};
+  for (const auto& [parallel, ranks, message] : refusals) {
+    const std::string text = problems_text(kTrainable + "[parallel]\n" + parallel + "\n", ranks);
+    EXPECT_NE(text.find(message), std::string::npos) << parallel << "\n" << text;
+  }
+}
+
+TEST(Config, AModelWithFewerLayersThanStagesIsRefused) {
+  const std::string text = problems_text(kTrainable + "[parallel]\npp = 8\n", 8);
+  EXPECT_NE(text.find("parallel.schedule = \"1f1b\": "), std::string::npos) << text;
+  EXPECT_EQ(problems_text(kTrainable + "[parallel]\npp = 4\nzero = 3\n", 4), "");
+}
+
 TEST(Config, ResolvedConfigurationsReadBackAsThemselves) {
   const RunConfig config =
       parse_config(kTrainable, "test",

@@ -106,17 +106,26 @@ inline double leaf(std::int64_t i, std::int64_t element) {
 }
 
 inline std::vector<double> tree_total(Communicator& c, std::int64_t micro_batches) {
-  constexpr std::int64_t kElements = 5;
+  constexpr std::int64_t kElements = 420;  // for 1 to 7 ranks, each a part
+  CHECK(kElements % c.size() == 0, c.size(), " ranks");
   const auto backend = make_cpu_backend(NumericsMode::fast);
   TreeSum tree(*backend, DType::f64, kElements);
   std::vector<double> total(kElements);
+  std::vector<double> part(static_cast<std::size_t>(kElements / c.size()));
+  std::vector<MicroBatchRange> owners;
+  for (int r = 0; r < c.size(); ++r) {
+    owners.push_back({r * micro_batches / c.size(), (r + 1) * micro_batches / c.size()});
+  }
   for (int repeat = 0; repeat < 2; ++repeat) {  // a second step starts afresh
-    for (std::int64_t i = c.rank() * micro_batches / c.size();
-         i < (c.rank() + 1) * micro_batches / c.size(); ++i) {
-      const Tensor values = tree.next(i);
+    const MicroBatchRange own = owners[static_cast<std::size_t>(c.rank())];
+    for (std::int64_t i = own.begin; i < own.end; ++i) {
+      const Tensor values = tree.begin(i);
       for (std::int64_t e = 0; e < kElements; ++e) values.data<double>()[e] = leaf(i, e);
+      tree.end(i);
     }
-    tree.finish(view(total), c);
+    tree.start(c, owners);
+    tree.finish(view(part));
+    c.all_gather(view(total), view(part)).wait();
   }
   return total;
 }

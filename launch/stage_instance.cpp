@@ -1,0 +1,161 @@
+#include "launch/stage_instance.h"
+
+#include <numeric>
+
+#include "core/null_backend.h"
+#include "launch/model_instance.h"
+
+namespace convoy {
+namespace {
+
+TransformerStage::Ends ends_of(const ModelPiece& piece, const Tensor& rows, const Tensor& losses) {
+  return {piece.last ? Tensor() : rows, piece.first ? Tensor() : rows, losses, 1};
+}
+
+ParameterStore& divided(ParameterStore& store, const Layout& layout) {
+  store.divide_buckets(layout.mesh().gradient().size());
+  return store;
+}
+
+GradientSumOptions sum_options(const RunConfig& config, const Layout& layout) {
+  return {config.numerics, static_cast<int>(config.parallel.zero), layout.mesh().gradient().rank(),
+          layout.micro_batches_of_group()};
+}
+
+}  // namespace
+
+StageBytes measure_stage(const StageSettings& settings, DeviceKind device) {
+  const RunConfig& config = settings.config;
+  const ModelPiece& piece = settings.piece;
+  const SilentSharding silent(settings.sharding);
+  NullBackend backend(device);
+  ParameterStore store(settings.sharding.mesh, settings.sharding.position);
+  const TransformerStage stage(store, config.model, piece, recompute_blocks_of(config),
+                               silent.view());
+  const DType dtype = dtype_of_run(config);
+  store.allocate(backend, dtype);
+  Arena slot = Arena::measuring(backend, "slot"), workspace = Arena::measuring(backend, "space");
+  const Context context{backend, slot, dtype}, space{backend, workspace, dtype};
+  const BatchView batch = batch_without_memory(config.train.micro_batch, config.model.seq_len,
+                                               settings.sharding, device);
+  const auto rows = [&] { return space.take({batch.own_rows(), config.model.d_model}); };
+  const std::array<Tensor, 2> two = {rows(), rows()};
+  const auto losses = Tensor(two[0].data(), DType::f64, device, {batch.rows()});
+  const Tensor input = piece.first ? Tensor() : two[0], output = piece.last ? Tensor() : two[1];
+  TransformerStage::Saved saved;
+  GradientHooks none;
+  const TransformerStage::Pass pass{context, batch, saved};
+  stage.forward(pass, input, output);
+  if (piece.last) {
+    const ArenaScope scope(workspace);
+    stage.losses({space, batch, saved}, losses);
+  }
+  if (settings.splits_backward) {
+    stage.backward_input(pass, ends_of(piece, two[0], losses), none);
+    stage.backward_weight(pass, none);
+  } else {
+    stage.backward(pass, ends_of(piece, two[0], losses), {space, two}, none);
+  }
+  return {slot.high_water(), workspace.high_water()};
+}
+
+StageInstance::StageInstance(Backend& backend, const StageSettings& settings, const Layout& layout,
+                             int slots, RankMemory& memory)
+    : backend_(backend),
+      settings_(settings),
+      memory_(memory),
+      dtype_(dtype_of_run(settings.config)),
+      store_(layout.mesh().shape(), layout.mesh().position()),
+      model_(divided(store_, layout), settings.config.model, settings.piece,
+             recompute_blocks_of(settings.config), settings.sharding),
+      weights_(backend, allocated(layout), layout.mesh().gradient(),
+               static_cast<int>(settings.config.parallel.zero)),
+      sums_(make_gradient_sums(backend, store_, layout.mesh().gradient(),
+                               sum_options(settings.config, layout))) {
+  const RunConfig& config = settings.config;
+  const std::size_t bytes = measure_stage(settings, backend.device()).slot;
+  for (int i = 0; i < slots; ++i) {
+    slots_.push_back(std::make_unique<Slot>(Slot{
+        Arena(backend, concat("slot ", i), bytes),
+        DeviceBatch(backend, config.train.micro_batch, config.model.seq_len, settings.sharding),
+        {}}));
+  }
+  if (!settings.piece.last) return;
+  const std::int64_t rows = slots_.front()->batch.view().rows();
+  losses_ = OwnedTensor(backend, DType::f64, {rows});
+  host_losses_.resize(static_cast<std::size_t>(rows));
+}
+
+// The parameters, laid out in the memory that the layout wants.
+ParameterStore& StageInstance::allocated(const Layout& layout) {
+  const RunConfig& config = settings_.config;
+  store_.allocate(
+      backend_, dtype_,
+      {config.parallel.zero < 3, GradientSums::wants_gradient_buffer(sum_options(config, layout)),
+       MasterWeights::yes});
+  return store_;
+}
+
+void StageInstance::begin_step(const StepInput& input) {
+  input_ = input;
+  sums_->begin_step();
+  weights_.restart_clock();
+}
+
+double StageInstance::summed_losses() {
+  if (settings_.sharding.tp.rank() > 0) return 0;
+  backend_.copy(Tensor(host_losses_.data(), DType::f64, DeviceKind::cpu,
+                       {static_cast<std::int64_t>(host_losses_.size())}),
+                losses_.view());
+  return std::accumulate(host_losses_.begin(), host_losses_.end(), 0.0);
+}
+
+void StageInstance::forward(Visit visit, Tensor input, Tensor output) {
+  Slot& slot = *slots_.at(static_cast<std::size_t>(visit.slot));
+  slot.arena.release(0);
+  slot.saved = {};  // nothing of the micro-batch before
+  slot.batch.load(input_.batches[static_cast<std::size_t>(visit.micro_batch)]);
+  weights_.ready();
+  model_.forward(pass(slot, context(slot.arena)), input, output);
+}
+
+// Where the schedule has no halves, both are done here, block by block, and backward_weight has
+// nothing left to do.
+void StageInstance::backward_input(Visit visit, Tensor d_output, Tensor d_input) {
+  Slot& slot = *slots_.at(static_cast<std::size_t>(visit.slot));
+  const TransformerStage::Ends ends{d_output, d_input, losses_.view(), input_.scale};
+  weights_.ready();
+  sums_->visit(visit.micro_batch);
+  const Context slot_context = context(slot.arena);
+  if (settings_.splits_backward) {
+    model_.backward_input(pass(slot, slot_context), ends, *sums_);
+  } else {
+    const Context space = context(*memory_.workspace);
+    model_.backward(pass(slot, slot_context), ends, {space, memory_.rows}, *sums_);
+  }
+  if (!settings_.piece.last) return;
+  input_.nats[static_cast<std::size_t>(visit.micro_batch)] = summed_losses();
+}
+
+void StageInstance::backward_weight(Visit visit) {
+  if (!settings_.splits_backward) return;
+  Slot& slot = *slots_.at(static_cast<std::size_t>(visit.slot));
+  weights_.ready();
+  sums_->visit(visit.micro_batch);
+  model_.backward_weight(pass(slot, context(slot.arena)), *sums_);
+}
+
+double StageInstance::evaluate(const Batch& batch, Tensor input, Tensor output) {
+  Slot& slot = *slots_.front();
+  slot.arena.release(0);
+  slot.saved = {};
+  slot.batch.load(batch);
+  weights_.ready();
+  model_.forward(pass(slot, context(slot.arena)), input, output);
+  if (!settings_.piece.last) return 0;
+  const ArenaScope scope(*memory_.workspace);
+  model_.losses(pass(slot, context(*memory_.workspace)), losses_.view());
+  return summed_losses();
+}
+
+}  // namespace convoy
