@@ -1,9 +1,28 @@
 #include "launch/run_device.h"
 
+#include <array>
+
 #include "core/cpu/cpu_backend.h"
 #include "launch/environment.h"
 
 namespace convoy {
+namespace {
+
+// Dense bf16 FLOP/s by NVIDIA's data sheets; 0 for a card that is not listed.
+double dense_bf16_peak(const std::string& card) {
+  struct Card {
+    const char* name;
+    double flops_per_s;
+  };
+  constexpr std::array<Card, 4> kCards = {
+      {{"H200", 989e12}, {"H100 PCIe", 756e12}, {"H100", 989e12}, {"A100", 312e12}}};
+  for (const Card& known : kCards) {
+    if (card.find(known.name) != std::string::npos) return known.flops_per_s;
+  }
+  return 0;
+}
+
+}  // namespace
 
 DeviceKind device_of_run(const RunConfig& config) {
   const std::string& wanted = config.train.device;
@@ -28,6 +47,12 @@ std::string describe_device(const Backend& backend) {
   }
   const CudaDeviceInfo info = cuda_device_info(0);
   return concat(info.name, " (", info.uuid, "), ", info.libraries);
+}
+
+RunHardware hardware_of_run(const Backend& backend, DType dtype) {
+  if (backend.device() == DeviceKind::cpu) return {"cpu", describe_device(backend), 0};
+  const std::string name = cuda_device_info(0).name;
+  return {name, describe_device(backend), dtype == DType::bf16 ? dense_bf16_peak(name) : 0};
 }
 
 DType dtype_to_run(const RunConfig& config, DeviceKind device) {

@@ -81,11 +81,12 @@ std::int64_t last_attempt(const std::filesystem::path& run_directory) {
 }
 
 RunDirectory::RunDirectory(std::filesystem::path path, Role role, const RunConfig& config,
-                           int ranks, std::int64_t attempt)
+                           int ranks, RunHardware hardware, std::int64_t attempt)
     : path_(std::move(path)),
       role_(role),
       config_(config),
       ranks_(ranks),
+      hardware_(std::move(hardware)),
       attempt_(attempt),
       started_(utc_now()) {
   if (role_ == Role::silent) return;
@@ -105,6 +106,12 @@ void RunDirectory::append_line(const std::string& line) {
   if (!metrics_) throw Error("cannot write to " + (path_ / "metrics.jsonl").string());
 }
 
+double RunDirectory::utilization(double tokens_per_s) const {
+  if (hardware_.peak_flops_per_s == 0) return std::nan("");
+  return training_flops_per_token(config_.model).total() * tokens_per_s /
+         (hardware_.peak_flops_per_s * ranks_);
+}
+
 void RunDirectory::append(const TrainRow& row) {
   if (role_ == Role::silent) return;
   append_line(Json({{"kind", "train"},
@@ -117,7 +124,7 @@ void RunDirectory::append(const TrainRow& row) {
                     {"lr", row.lr},
                     {"grad_norm", number(row.grad_norm)},
                     {"tokens_per_s", row.tokens_per_s},
-                    {"mfu", nullptr},
+                    {"mfu", number(utilization(row.tokens_per_s))},
                     {"exposed_comm", row.exposed_comm},
                     {"skipped", row.skipped}})
                   .dump());
@@ -162,8 +169,8 @@ void RunDirectory::write_summary(const RunSummary& summary) {
                {"steps", total_steps(config_)},
                {"tokens", summary.tokens},
                {"flops", summary.flops},
-               {"device", "cpu"},
-               {"hardware", hardware_name()},
+               {"device", hardware_.device},
+               {"hardware", hardware_.description},
                {"host", host_name()},
                {"version", program_version()},
                {"git", source_revision()},

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "launch/config.h"
+#include "launch/run_device.h"
 
 namespace convoy {
 
@@ -41,7 +42,7 @@ class RunDirectory {
 
   // Refuses a folder that already holds a run unless `attempt` > 1 (a resumed one).
   RunDirectory(std::filesystem::path path, Role role, const RunConfig& config, int ranks,
-               std::int64_t attempt);
+               RunHardware hardware, std::int64_t attempt);
 
   void append(const TrainRow& row);
   void append(const EvalRow& row);
@@ -52,11 +53,14 @@ class RunDirectory {
 
  private:
   void append_line(const std::string& line);
+  // Model FLOP/s over the peak of all devices; NaN where that is not known.
+  double utilization(double tokens_per_s) const;
 
   std::filesystem::path path_;
   Role role_;
   RunConfig config_;
   int ranks_;
+  RunHardware hardware_;
   std::int64_t attempt_;
   std::string started_;
   std::ofstream metrics_;

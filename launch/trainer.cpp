@@ -60,7 +60,8 @@ Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& 
     evaluator_.emplace(model_, replicas, *validation_, config.eval.batches);
   }
   if (options.resume) resume();
-  directory_.emplace(options_.output, role(), config_, ranks.size(), state_.attempt);
+  directory_.emplace(options_.output, role(), config_, ranks.size(),
+                     hardware_of_run(backend, dtype_of_run(config)), state_.attempt);
   writer_.emplace(backend, CheckpointWriter::Options{checkpoint_root(), config.checkpoint.keep,
                                                      config.checkpoint.async, config.checkpoint.at,
                                                      ranks.rank()});

@@ -1,5 +1,8 @@
 // Whole training runs on a GPU, as processes: the same bits again, resumed or not, and the curve of
 // the CPU. Skipped where there is no GPU.
+#include <fstream>
+#include <nlohmann/json.hpp>
+
 #include "core/device.h"
 #include "core/random.h"
 #include "tests/launch/process.h"
@@ -97,6 +100,14 @@ TEST_F(GpuRun, ACheckpointOfABf16RunIsEvaluatedAsTheRunDid) {
   const auto trained = column(folder_.path() / "bf16", "eval", "val_loss").rbegin()->second;
   const double found = nlohmann::json::parse(on_gpu.output).at("loss");
   EXPECT_NEAR(found, trained, unit_roundoff(DType::bf16) * trained);
+}
+
+TEST_F(GpuRun, RecordsTheCardItRanOn) {
+  train("bf16", "--set train.device=cuda --set train.precision=bf16");
+  const auto run = nlohmann::json::parse(std::ifstream(folder_.path() / "bf16" / "run.json"));
+  const CudaDeviceInfo card = cuda_device_info(0);
+  EXPECT_EQ(run.at("device"), card.name);
+  EXPECT_NE(run.at("hardware").get<std::string>().find(card.uuid), std::string::npos);
 }
 
 }  // namespace
