@@ -93,6 +93,17 @@ if(CONVOY_HAS_CUDA)
   message(STATUS "flash attention from a library: ${CONVOY_FLASH_PROVIDER}")
 endif()
 
+# NCCL: ranks on GPUs. Debian and Ubuntu: libnccl-dev of NVIDIA's repository.
+set(CONVOY_NCCL absent)
+if(CONVOY_HAS_CUDA)
+  find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  find_library(NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS ${CUDAToolkit_LIBRARY_DIR})
+  if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
+    set(CONVOY_NCCL communicator)
+  endif()
+endif()
+message(STATUS "NCCL: ${CONVOY_NCCL}")
+
 # Ceres: the minima of scaling-law fits.
 set(CONVOY_HAS_CERES OFF)
 if(NOT CONVOY_CERES STREQUAL "off")

@@ -48,10 +48,6 @@ class RunChecker {
             "CUDA; use \"cpu\" or \"auto\"");
     require(c_.train.precision != "bf16" || device_of_run(c_) == DeviceKind::cuda,
             "train.precision = \"bf16\" needs a CUDA device; use \"f32\" on a CPU");
-    require(p.zero == 0 || device_of_run(c_) == DeviceKind::cpu, "parallel.zero is ", p.zero,
-            ", which is not available on a GPU yet; set it to 0, or train.device = \"cpu\"");
-    require(ranks_ == 1 || device_of_run(c_) == DeviceKind::cpu, ranks_,
-            " ranks on GPUs are not available yet; start one rank, or set train.device = \"cpu\"");
   }
 
   void check_length() {

@@ -30,7 +30,10 @@ PipelineModel::PipelineModel(const RunConfig& config, const Layout& layout, Back
   make_gather_pool();
   const DType dtype = dtype_of_run(config);
   const BoundaryShape boundary{own_rows(), config.model.d_model, dtype};
-  executor_.emplace(layout.schedule(), layout.mesh().pp(), backend, boundary, stages);
+  Communicator& pp = layout.mesh().pp();
+  ExecutorOptions options;
+  if (pp.in_order()) options.receive_ahead = 0;
+  executor_.emplace(layout.schedule(), pp, backend, boundary, stages, options);
   if (layout.pipeline().stages() > 1) {
     evaluation_in_ = OwnedTensor(backend, dtype, {boundary.rows, boundary.columns});
     evaluation_out_ = OwnedTensor(backend, dtype, {boundary.rows, boundary.columns});

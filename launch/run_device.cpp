@@ -1,5 +1,6 @@
 #include "launch/run_device.h"
 
+#include <algorithm>
 #include <array>
 
 #include "core/cpu/cpu_backend.h"
@@ -31,14 +32,14 @@ DeviceKind device_of_run(const RunConfig& config) {
 }
 
 std::unique_ptr<Backend> make_backend(DeviceKind device, NumericsMode mode,
-                                      Deterministic deterministic) {
-  return device == DeviceKind::cuda ? make_cuda_backend(mode, 0, deterministic)
-                                    : make_cpu_backend(mode);
+                                      Deterministic deterministic, int local_rank) {
+  if (device == DeviceKind::cpu) return make_cpu_backend(mode);
+  return make_cuda_backend(mode, local_rank % std::max(cuda_device_count(), 1), deterministic);
 }
 
-std::unique_ptr<Backend> backend_of_run(const RunConfig& config) {
+std::unique_ptr<Backend> backend_of_run(const RunConfig& config, int local_rank) {
   return make_backend(device_of_run(config), config.numerics,
-                      config.deterministic ? Deterministic::yes : Deterministic::no);
+                      config.deterministic ? Deterministic::yes : Deterministic::no, local_rank);
 }
 
 std::string describe_device(const Backend& backend) {

@@ -12,8 +12,10 @@ namespace convoy {
 
 DeviceKind device_of_run(const RunConfig& config);
 std::unique_ptr<Backend> make_backend(DeviceKind device, NumericsMode mode,
-                                      Deterministic deterministic = Deterministic::yes);
-std::unique_ptr<Backend> backend_of_run(const RunConfig& config);
+                                      Deterministic deterministic = Deterministic::yes,
+                                      int local_rank = 0);
+// The ranks of a host take its GPUs in turn.
+std::unique_ptr<Backend> backend_of_run(const RunConfig& config, int local_rank = 0);
 std::string describe_device(const Backend& backend);  // "NVIDIA H100 ... (GPU-...)", or the CPU
 
 // What a run records of the device it ran on.

@@ -92,7 +92,7 @@ ParameterStore& StageInstance::allocated(const Layout& layout) {
   store_.allocate(
       backend_, dtype_,
       {config.parallel.zero < 3, GradientSums::wants_gradient_buffer(sum_options(config, layout)),
-       MasterWeights::yes});
+       config.parallel.zero == 0 ? MasterWeights::yes : MasterWeights::no});
   return store_;
 }
 

@@ -23,10 +23,10 @@ StageWeights::StageWeights(Backend& backend, ParameterStore& store, Communicator
       group_(group),
       zero_(zero),
       range_(zero == 0 ? OwnRange{} : OwnRange{group.size(), group.rank()}) {
-  CHECK(zero == 0 || store.dtype() != DType::bf16, "ZeRO ", zero, " with bf16 weights");
-  if (zero > 0) {
-    own_ = OwnedTensor(backend, store.dtype(), {store.extent() / range_.parts});
-  }
+  if (zero == 0) return;
+  const std::int64_t elements = store.extent() / range_.parts;
+  own_ = OwnedTensor(backend, store.dtype(), {elements});
+  if (store.dtype() == DType::bf16) own_masters_ = OwnedTensor(backend, DType::f32, {elements});
 }
 
 Tensor StageWeights::own(std::size_t bucket) const {
@@ -37,7 +37,10 @@ Tensor StageWeights::own(std::size_t bucket) const {
 }
 
 Tensor StageWeights::own_masters(std::size_t bucket) const {
-  return zero_ == 0 ? store_.bucket_masters(bucket) : Tensor();
+  if (zero_ == 0) return store_.bucket_masters(bucket);
+  if (own_masters_.view().empty()) return {};
+  const Bucket& range = store_.buckets()[bucket];
+  return flat_range(own_masters_.view(), range_.place(range), range_.size(range));
 }
 
 void StageWeights::initialize(std::uint64_t seed) {

@@ -59,7 +59,8 @@ class StageWeights {
   Communicator& group_;
   int zero_;
   OwnRange range_;
-  OwnedTensor own_;  // this rank's parts, where zero > 0
+  OwnedTensor own_;          // this rank's parts, where zero > 0
+  OwnedTensor own_masters_;  // their masters in f32, where they are bf16
   Tensor gathered_;
   std::vector<Work> works_;
   double waited_ = 0;

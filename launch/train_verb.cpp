@@ -5,6 +5,7 @@
 #include "launch/trainer.h"
 #include "launch/verbs.h"
 #include "parallel/mpi.h"
+#include "parallel/nccl_communicator.h"
 
 namespace convoy {
 namespace {
@@ -21,7 +22,7 @@ bool is_done(const std::filesystem::path& run_directory) {
 
 int run_train(const TrainArguments& arguments, const MpiEnvironment& mpi) {
   const RunConfig config = read_config(arguments.config, arguments.overrides);
-  const auto world = mpi.world();
+  auto world = mpi.world();
   require_trainable(config, world->size());
   TrainOptions options{arguments.output, {}, arguments.branch_from};
   if (arguments.resume == "auto") {
@@ -34,7 +35,10 @@ int run_train(const TrainArguments& arguments, const MpiEnvironment& mpi) {
     throw Error("--branch-from needs --resume auto: started again, the branch goes on by itself");
   }
   install_stop_signals();
-  const auto backend = backend_of_run(config);
+  const auto backend = backend_of_run(config, mpi.local_rank());
+  if (backend->device() == DeviceKind::cuda && world->size() > 1) {
+    world = make_nccl_communicator(std::move(world), *backend);
+  }
   Trainer trainer(config, options, *backend, *world);
   return trainer.run() == RunStatus::interrupted ? kInterruptedExitCode : 0;
 }

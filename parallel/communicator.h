@@ -66,6 +66,9 @@ class Communicator {
   // All sends and receives start as one group, so their order cannot deadlock.
   virtual Work exchange(std::span<const Transfer> transfers) = 0;
   virtual void barrier() = 0;
+  // Messages run strictly one after the other, as on one CUDA stream: one that waits for its peer
+  // holds up those behind it.
+  virtual bool in_order() const { return false; }
   // Ranks with equal colour form a new communicator, ordered by their rank here. Collective.
   virtual std::unique_ptr<Communicator> split(int colour) = 0;
   // The same for a group with a name, for whoever counts or watches operations by group.

@@ -61,6 +61,7 @@ std::vector<int> world_ranks_of(Communicator& group, int own) {
 
 class InstrumentedCommunicator final : public Communicator {
  public:
+  bool in_order() const override { return inner_->in_order(); }
   InstrumentedCommunicator(std::unique_ptr<Communicator> inner, std::string_view label,
                            CommunicationLog& log, RankActivity* activity)
       : inner_(std::move(inner)),

@@ -38,6 +38,16 @@ std::unique_ptr<Communicator> MpiEnvironment::world(std::int64_t largest_message
   return make_mpi_communicator(MPI_COMM_WORLD, largest_message);
 }
 
+int MpiEnvironment::local_rank() const {
+  if (!launched_) return 0;
+  MPI_Comm host;
+  MPI_CHECK(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host));
+  int rank = 0;
+  MPI_CHECK(MPI_Comm_rank(host, &rank));
+  MPI_CHECK(MPI_Comm_free(&host));
+  return rank;
+}
+
 void MpiEnvironment::abort(int code) const {
   if (launched_) MPI_Abort(MPI_COMM_WORLD, code);
   std::_Exit(code);

@@ -21,6 +21,7 @@ class MpiEnvironment {
   // `largest_message`: elements of one MPI call, whose counts are ints; a longer tensor travels in
   // pieces.
   std::unique_ptr<Communicator> world(std::int64_t largest_message = std::int64_t{1} << 30) const;
+  int local_rank() const;                   // among the ranks of this host
   [[noreturn]] void abort(int code) const;  // ends all ranks
 
  private:

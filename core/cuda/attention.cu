@@ -22,7 +22,10 @@ template <class T>
 struct Heads {
   Rows<const T> q, k, v;
   const std::int32_t* document_start;
-  std::int64_t length;
+  std::int64_t length, key_length;  // rows of queries, and of keys, of a sequence
+  std::int64_t run_length;          // queries stand in runs of consecutive positions
+  int runs;
+  std::int64_t run_begin[2];
   int query_heads, group, width;
   Wide<T> scale;
 };
@@ -59,14 +62,30 @@ __device__ inline void gather_rows(Wide<T> (&sum)[kOwned], Wide<T> weight, const
 
 // The row and head of the calling warp; blocks over rows (x) and heads (y).
 struct Place {
-  std::int64_t row, base, position;
+  std::int64_t row;
   int head;
+  __device__ Place()
+      : row(blockIdx.x * std::int64_t{kWarps} + threadIdx.x / kWarp), head(blockIdx.y) {}
+};
 
-  __device__ Place(std::int64_t length)
-      : row(blockIdx.x * std::int64_t{kWarps} + threadIdx.x / kWarp),
-        base(row / length * length),
-        position(row - base),
-        head(blockIdx.y) {}
+// A row of queries: the first row of its sequence's keys, and its position among them.
+struct QueryPlace : Place {
+  std::int64_t base, position;
+
+  template <class T>
+  __device__ QueryPlace(const Heads<T>& in) : base(row / in.length * in.key_length) {
+    const std::int64_t place = row % in.length, run = place / in.run_length;
+    position = in.run_begin[run] + place % in.run_length;
+  }
+};
+
+// A row of keys: the first row of its sequence's queries, and its position.
+struct KeyPlace : Place {
+  std::int64_t base, position;
+
+  template <class T>
+  __device__ KeyPlace(const Heads<T>& in)
+      : base(row / in.key_length * in.length), position(row % in.key_length) {}
 };
 
 template <class T>
@@ -74,7 +93,7 @@ __global__ void forward_kernel(Rows<T> out, Rows<Wide<T>> log_sum_exp, Heads<T> 
                                std::int64_t rows) {
   using W = Wide<T>;
   extern __shared__ char memory[];
-  const Place at(in.length);
+  const QueryPlace at(in);
   if (at.row >= rows) return;
   const int lane = threadIdx.x % kWarp, width = in.width;
   W* q = reinterpret_cast<W*>(memory) + threadIdx.x / kWarp * width;
@@ -130,7 +149,7 @@ template <class T>
 __global__ void query_kernel(Rows<T> dq, Heads<T> in, Backward<T> back, std::int64_t rows) {
   using W = Wide<T>;
   extern __shared__ char memory[];
-  const Place at(in.length);
+  const QueryPlace at(in);
   if (at.row >= rows) return;
   const int lane = threadIdx.x % kWarp, width = in.width;
   W* q = reinterpret_cast<W*>(memory) + threadIdx.x / kWarp * 2 * width;
@@ -165,7 +184,7 @@ __global__ void key_kernel(Rows<T> dk, Rows<T> dv, Heads<T> in, Backward<T> back
                            std::int64_t rows) {
   using W = Wide<T>;
   extern __shared__ char memory[];
-  const Place at(in.length);
+  const KeyPlace at(in);
   if (at.row >= rows) return;
   const int lane = threadIdx.x % kWarp, width = in.width;
   W* k = reinterpret_cast<W*>(memory) + threadIdx.x / kWarp * 2 * width;
@@ -174,22 +193,26 @@ __global__ void key_kernel(Rows<T> dk, Rows<T> dv, Heads<T> in, Backward<T> back
   stage<T>(v, in.v.row(at.row) + at.head * width, width, W(1));
   W key_sum[kOwned] = {}, value_sum[kOwned] = {};
   for (int head = at.head * in.group; head < (at.head + 1) * in.group; ++head) {
-    for (std::int64_t i0 = at.position; i0 < in.length; i0 += kWarp) {
-      const int count = static_cast<int>(min(in.length - i0, std::int64_t{kWarp}));
-      const std::int64_t query = at.base + i0 + min(lane, count - 1);
-      const bool sees = lane < count && in.document_start[query] <= at.position;
-      if (__ballot_sync(~0u, sees) == 0) break;  // the document ended before
-      W p = 0, ds = 0;
-      if (sees) {
-        p = exp(dot<T>(k, in.q.row(query) + head * width, width) -
-                back.log_sum_exp.row(query)[head]);
-        ds = p * (dot<T>(v, back.dout.row(query) + head * width, width) -
-                  back.delta[query * in.query_heads + head]);
+    for (int run = 0; run < in.runs; ++run) {
+      const std::int64_t base = at.base + run * in.run_length;
+      for (std::int64_t i0 = max(at.position - in.run_begin[run], std::int64_t{0});
+           i0 < in.run_length; i0 += kWarp) {
+        const int count = static_cast<int>(min(in.run_length - i0, std::int64_t{kWarp}));
+        const std::int64_t query = base + i0 + min(lane, count - 1);
+        const bool sees = lane < count && in.document_start[query] <= at.position;
+        if (__ballot_sync(~0u, sees) == 0) break;  // the document ended before
+        W p = 0, ds = 0;
+        if (sees) {
+          p = exp(dot<T>(k, in.q.row(query) + head * width, width) -
+                  back.log_sum_exp.row(query)[head]);
+          ds = p * (dot<T>(v, back.dout.row(query) + head * width, width) -
+                    back.delta[query * in.query_heads + head]);
+        }
+        const std::int64_t first = base + i0;
+        gather_rows<T>(value_sum, p, back.dout.row(first) + head * width, back.dout.stride, count,
+                       width);
+        gather_rows<T>(key_sum, ds, in.q.row(first) + head * width, in.q.stride, count, width);
       }
-      const std::int64_t first = at.base + i0;
-      gather_rows<T>(value_sum, p, back.dout.row(first) + head * width, back.dout.stride, count,
-                     width);
-      gather_rows<T>(key_sum, ds, in.q.row(first) + head * width, in.q.stride, count, width);
     }
   }
 #pragma unroll
@@ -211,6 +234,10 @@ Heads<T> heads_of(Tensor q, Tensor k, Tensor v, Tensor document_start,
           read_rows<T>(v),
           document_start.data<std::int32_t>(),
           shape.length,
+          shape.key_length,
+          shape.length / shape.runs,
+          shape.runs,
+          {shape.run_begin[0], shape.run_begin[1]},
           static_cast<int>(shape.query_heads),
           static_cast<int>(shape.query_heads / shape.kv_heads),
           static_cast<int>(shape.head_width),
@@ -230,11 +257,10 @@ dim3 grid_of(std::int64_t rows, std::int64_t heads) {
           static_cast<unsigned>(heads)};
 }
 
-// Queries of a part of a sequence, as context parallelism has them, exist on the CPU alone so far.
-void expect_whole_sequences(const AttentionShape& shape) {
-  CHECK(shape.runs == 1 && shape.key_length == shape.length && shape.run_begin[0] == 0,
-        "attention of ", shape.runs, " runs of queries to ", shape.key_length,
-        " keys a sequence is not available on a GPU yet: set parallel.cp = 1");
+// Not queries of a part of a sequence, as context parallelism has them: those are for the general
+// kernels.
+bool is_of_whole_sequences(const AttentionShape& shape) {
+  return shape.runs == 1 && shape.key_length == shape.length && shape.run_begin[0] == 0;
 }
 
 }  // namespace
@@ -253,11 +279,14 @@ void CudaBackend::attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Te
                                     Tensor document_start, const AttentionShape& shape) {
   using namespace cuda;
   if (q.size() == 0) return;
-  expect_whole_sequences(shape);
-  if (shape.one_document && flash_ && flash_->takes_forward(out, log_sum_exp, q, k, v, shape)) {
+  const bool whole = is_of_whole_sequences(shape);
+  if (whole && shape.one_document && flash_ &&
+      flash_->takes_forward(out, log_sum_exp, q, k, v, shape)) {
     return flash_->forward(out, log_sum_exp, q, k, v, shape);
   }
-  if (mma_attention_forward(stream_, out, log_sum_exp, q, k, v, document_start, shape)) return;
+  if (whole && mma_attention_forward(stream_, out, log_sum_exp, q, k, v, document_start, shape)) {
+    return;
+  }
   dispatch_element(q.dtype(), [&]<class T>() {
     using W = Wide<T>;
     const auto shared = static_cast<std::size_t>(kWarps * shape.head_width) * sizeof(W);
@@ -273,8 +302,8 @@ void CudaBackend::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dou
                                      Tensor document_start, const AttentionShape& shape) {
   using namespace cuda;
   if (q.size() == 0) return;
-  expect_whole_sequences(shape);
-  if (shape.one_document && flash_ &&
+  const bool whole = is_of_whole_sequences(shape);
+  if (whole && shape.one_document && flash_ &&
       flash_->takes_backward(dq, dk, dv, dout, q, k, v, out, log_sum_exp, shape)) {
     return flash_->backward(dq, dk, dv, dout, q, k, v, out, log_sum_exp, shape);
   }
@@ -287,8 +316,8 @@ void CudaBackend::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dou
         delta, read_rows<T>(dout), read_rows<T>(out), rows, static_cast<int>(heads),
         static_cast<int>(shape.head_width));
     if constexpr (sizeof(T) == 2) {
-      if (mma_attention_backward(stream_, dq, dk, dv, dout, q, k, v, log_sum_exp, delta,
-                                 document_start, shape)) {
+      if (whole && mma_attention_backward(stream_, dq, dk, dv, dout, q, k, v, log_sum_exp, delta,
+                                          document_start, shape)) {
         return;
       }
     }
@@ -297,8 +326,8 @@ void CudaBackend::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dou
     const auto shared = static_cast<std::size_t>(2 * kWarps * shape.head_width) * sizeof(W);
     query_kernel<T>
         <<<grid_of(rows, heads), kWarps * kWarp, shared, stream_>>>(rows_of<T>(dq), in, back, rows);
-    key_kernel<T><<<grid_of(rows, shape.kv_heads), kWarps * kWarp, shared, stream_>>>(
-        rows_of<T>(dk), rows_of<T>(dv), in, back, rows);
+    key_kernel<T><<<grid_of(k.rows(), shape.kv_heads), kWarps * kWarp, shared, stream_>>>(
+        rows_of<T>(dk), rows_of<T>(dv), in, back, k.rows());
   });
   check_launch();
 }

@@ -64,6 +64,7 @@ class CudaBackend final : public Backend {
 
   std::string_view name() const override { return "cuda"; }
   DeviceKind device() const override { return DeviceKind::cuda; }
+  cudaStream_t stream() const { return stream_; }
 
   void* allocate_zeroed(std::size_t bytes) override;
   void deallocate(void* data, std::size_t bytes) noexcept override;

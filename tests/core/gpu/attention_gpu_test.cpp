@@ -19,15 +19,22 @@ std::vector<AttentionCase> cases() {
           {{1, 129, 2, 2, 40}, {100, 29}}};
 }
 
+// The position in its sequence of row i of the queries.
+std::int64_t position_of(const AttentionShape& s, std::int64_t i) {
+  const std::int64_t place = i % s.length, run = s.length / s.runs;
+  return s.run_begin[static_cast<std::size_t>(place / run)] + place % run;
+}
+
+// Of each row of the queries, where its document starts.
 std::vector<std::int64_t> starts_of(const AttentionCase& c) {
+  std::vector<std::int64_t> whole;
+  for (const auto length : c.documents) {
+    whole.insert(whole.end(), static_cast<std::size_t>(length), std::ssize(whole));
+  }
+  whole.resize(static_cast<std::size_t>(c.shape.key_length), 0);
   std::vector<std::int64_t> start;
-  for (std::int64_t b = 0; b < c.shape.sequences; ++b) {
-    std::int64_t first = 0;
-    for (const auto length : c.documents) {
-      start.insert(start.end(), static_cast<std::size_t>(length), first);
-      first += length;
-    }
-    if (c.documents.empty()) start.insert(start.end(), static_cast<std::size_t>(c.shape.length), 0);
+  for (std::int64_t i = 0; i < c.shape.sequences * c.shape.length; ++i) {
+    start.push_back(whole[static_cast<std::size_t>(position_of(c.shape, i))]);
   }
   return start;
 }
@@ -44,8 +51,8 @@ class AttentionPair {
     const AttentionShape& s = c.shape;
     const std::int64_t rows = s.sequences * s.length;
     q_ = bench_.random({rows, s.query_heads * s.head_width});
-    k_ = bench_.random({rows, s.kv_heads * s.head_width});
-    v_ = bench_.random({rows, s.kv_heads * s.head_width});
+    k_ = bench_.random({s.sequences * s.key_length, s.kv_heads * s.head_width});
+    v_ = bench_.random({k_.rows(), k_.cols()});
     dout_ = bench_.random({rows, s.query_heads * s.head_width});
     starts_ = bench_.host().indices(start_);
     out_ = bench_.host().output({rows, q_.cols()});
@@ -64,7 +71,7 @@ class AttentionPair {
                            s);
     const double p = probability_error(dtype_, s.head_width);
     // In bf16 the probabilities are rounded before they meet the values.
-    const double u = p + static_cast<double>(s.length) * unit_roundoff(wide_of(dtype_)) +
+    const double u = p + static_cast<double>(s.key_length) * unit_roundoff(wide_of(dtype_)) +
                      (dtype_ == DType::bf16 ? unit_roundoff(dtype_) : 0);
     bench_.expect_near(
         gout, out_,
@@ -99,7 +106,7 @@ class AttentionPair {
     run();
     // ds is rounded to bf16, as p is; its own error is that of p and of two sums over K.
     const double u = probability_error(dtype_, s.head_width) +
-                     static_cast<double>(2 * s.head_width + s.length * s.query_heads + 32) *
+                     static_cast<double>(2 * s.head_width + s.key_length * s.query_heads + 32) *
                          unit_roundoff(wide_of(dtype_)) +
                      (dtype_ == DType::bf16 ? unit_roundoff(dtype_) : 0);
     const auto check = [&](const Tensor& found, const Tensor& expected, const Tensor& size,
@@ -134,7 +141,7 @@ class AttentionPair {
     const std::int64_t width = s.head_width;
     const double scale = 1 / std::sqrt(static_cast<double>(width));
     for (std::int64_t i = 0; i < q_.rows(); ++i) {
-      const std::int64_t base = i / s.length * s.length;
+      const std::int64_t base = i / s.length * s.key_length;
       for (std::int64_t head = 0; head < s.query_heads; ++head) {
         const std::int64_t qc = head * width;
         const std::int64_t kc = head / (s.query_heads / s.kv_heads) * width;
@@ -142,7 +149,8 @@ class AttentionPair {
         for (std::int64_t d = 0; d < width; ++d) {
           delta += std::abs(at(dout_, i, qc + d) * at(out_, i, qc + d));
         }
-        for (std::int64_t j = base + start_[static_cast<std::size_t>(i)]; j <= i; ++j) {
+        for (std::int64_t j = base + start_[static_cast<std::size_t>(i)];
+             j <= base + position_of(s, i); ++j) {
           double score = 0, dp = 0;
           for (std::int64_t d = 0; d < width; ++d) {
             score += at(q_, i, qc + d) * at(k_, j, kc + d);
@@ -180,6 +188,19 @@ TEST_F(AttentionOnGpu, BackwardEqualsTheReferenceInsideDocumentsWithTheSameBitsT
     for (const AttentionCase& c : cases()) {
       AttentionPair(c, dtype, Layout::contiguous).expect_backward();
       AttentionPair(c, dtype, Layout::strided).expect_backward();
+    }
+  }
+}
+// Two of four chunks of a sequence's queries, as context parallelism gives them to a rank.
+TEST_F(AttentionOnGpu, SomeQueriesOnAllKeysEqualTheReference) {
+  for (const DType dtype : kAllDtypes) {
+    for (const std::int64_t first : {0, 1}) {
+      const std::array<std::int64_t, 2> begin = {first * 34, (3 - first) * 34};
+      for (const auto& documents : {std::vector<std::int64_t>{}, {50, 1, 85}}) {
+        const AttentionCase c{{2, 68, 4, 2, 32, false, 136, 2, begin}, documents};
+        AttentionPair(c, dtype, Layout::contiguous).expect_forward();
+        AttentionPair(c, dtype, Layout::strided).expect_backward();
+      }
     }
   }
 }
