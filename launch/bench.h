@@ -21,7 +21,9 @@ struct OpMeasurement {
   double seconds;  // median
   double bytes;    // read and written, each once
   double flops;
-  double copy_fraction;  // of the speed at which a copy moves the same bytes
+  double copy_seconds;  // of the device's own copy of the same bytes
+
+  double copy_fraction() const { return copy_seconds / seconds; }
 };
 
 // What the device can do at best: a large copy (bytes read and written a second) and a large

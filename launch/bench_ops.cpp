@@ -93,7 +93,7 @@ class OperationBench {
 
   void add(const std::string& name, double bytes, double flops, const std::function<void()>& run) {
     const double seconds = backend_->seconds_of(setup_.repeats, run);
-    results_.push_back({name, shape_, seconds, bytes, flops, copy_seconds(bytes) / seconds});
+    results_.push_back({name, shape_, seconds, bytes, flops, copy_seconds(bytes)});
   }
 
   // Seconds of a copy that reads and writes `bytes` in all.
@@ -144,6 +144,10 @@ class OperationBench {
         [&] { ops::conv_backward_weight(context_, g.ds, g.du, dy, x, filters, shape, rows); });
     add(name + " backward", column * (3 * width + 2 * more), 3 * taps,
         [&] { ops::conv_backward(context_, g, dy, x, filters, shape, rows); });
+    add(name + " forward and backward", column * (5 * width + 3 * more), 4 * taps, [&] {
+      ops::conv_forward(context_, y, x, filters, shape, rows);
+      ops::conv_backward(context_, g, dy, x, filters, shape, rows);
+    });
   }
 
   void matmul() {
@@ -163,8 +167,7 @@ class OperationBench {
     backend_->synchronize();
     const double seconds = fixed->seconds_of(
         setup_.repeats, [&] { ops::matmul(invariant, c, a, Transpose::no, b, Transpose::yes); });
-    results_.push_back(
-        {"matmul, fixed order", shape_, seconds, bytes, flops, copy_seconds(bytes) / seconds});
+    results_.push_back({"matmul, fixed order", shape_, seconds, bytes, flops, copy_seconds(bytes)});
   }
 
   // Whole windows, and the same with documents of a quarter of a window.

@@ -74,10 +74,11 @@ void run_operations(const BenchOptions& o) {
                                   {"seconds", r.seconds},
                                   {"bytes_per_s", r.bytes / r.seconds},
                                   {"flops_per_s", r.flops / r.seconds},
-                                  {"copy_fraction", r.copy_fraction}});
+                                  {"copy_seconds", r.copy_seconds},
+                                  {"copy_fraction", r.copy_fraction()}});
     if (!o.json) {
       fmt::print("{:<44} {:>14} {:>12.1f} {:>9.2f} {:>9.1f} {:>11.0f}%\n", r.name, r.shape,
-                 r.seconds * 1e6, gigabytes, gigaflops, 100 * r.copy_fraction);
+                 r.seconds * 1e6, gigabytes, gigaflops, 100 * r.copy_fraction());
     }
   }
   if (o.json) fmt::print("{}\n", json.dump(2));

@@ -1,16 +1,14 @@
 // The warp-wide instructions of the matrix units (PTX ISA, "mma.sync", "ldmatrix"): tiles of 16 x 8
-// accumulated in f32 from bf16, fragments from shared memory, and copies into it behind the warp's
-// back. Lane l = 4 g + c holds, of an accumulator, rows g and g + 8, columns 2c and 2c + 1; of the
-// left operand, the same rows at depths 2c, 2c + 1 and 2c + 8, 2c + 9.
+// accumulated in f32 from bf16, and fragments from shared memory. Lane l = 4 g + c holds, of an
+// accumulator, rows g and g + 8, columns 2c and 2c + 1; of the left operand, the same rows at
+// depths 2c, 2c + 1 and 2c + 8, 2c + 9.
 #pragma once
 
 #include <cuda_bf16.h>
 
-#include <cstdint>
+#include "core/cuda/shared_memory.cuh"
 
 namespace convoy::cuda {
-
-using Pair = std::uint32_t;  // two bf16; the lower half is the first
 
 __device__ inline void multiply_add(float (&d)[4], const Pair (&a)[4], Pair b0, Pair b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
@@ -27,10 +25,6 @@ __device__ inline void multiply_add_to(float (&d)[4], const Pair (&a)[4], Pair b
       : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]),
         "f"(c[2]), "f"(c[3]));
-}
-
-__device__ inline std::uint32_t shared_address(const void* p) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
 
 // Four 8 x 8 matrices; lane l gives the address of row l % 8 of matrix l / 8.
@@ -52,18 +46,6 @@ __device__ inline Pair transpose_matrix(Pair a) {
   Pair d;
   asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a));
   return d;
-}
-
-// 16 bytes to shared memory, or zeros where `there` is false.
-__device__ inline void copy_ahead(std::uint32_t to, const void* from, bool there) {
-  const int bytes = there ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes)
-               : "memory");
-}
-__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int Pending>
-__device__ inline void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
 __device__ inline Pair pack_pair(float low, float high) {
