@@ -38,7 +38,7 @@ class TreeGradientSums final : public GradientSums {
   void finish_bucket(std::size_t bucket) override {
     const Stopwatch watch;
     const Tensor& total = totals_[bucket];
-    if (options_.zero > 0) {
+    if (options_.zero > 0 || group_.size() == 1) {
       trees_[bucket].finish(total);
     } else {
       const OwnRange part{group_.size(), group_.rank()};

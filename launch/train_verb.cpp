@@ -36,7 +36,7 @@ int run_train(const TrainArguments& arguments, const MpiEnvironment& mpi) {
   }
   install_stop_signals();
   const auto backend = backend_of_run(config, mpi.local_rank());
-  if (backend->device() == DeviceKind::cuda && world->size() > 1) {
+  if (backend->device() == DeviceKind::cuda) {
     world = make_nccl_communicator(std::move(world), *backend);
   }
   Trainer trainer(config, options, *backend, *world);

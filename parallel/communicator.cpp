@@ -52,6 +52,8 @@ class SelfCommunicator final : public Communicator {
   static Work copy(const Tensor& out, const Tensor& in) {
     CHECK(out.bytes() == in.bytes() && out.contiguous() && in.contiguous(), in.describe(), " to ",
           out.describe());
+    CHECK(out.device() == DeviceKind::cpu || out.data() == in.data(), out.describe(),
+          " is not in host memory: a lone rank on a GPU shares nothing, set parallel.zero = 0");
     if (out.data() != in.data()) std::memcpy(out.data(), in.data(), in.bytes());
     return {};
   }

@@ -3,8 +3,8 @@
 //
 // Operations of one communicator run in order on a stream of its own. They start after what the
 // backend was asked for before them, and wait() lets the backend's stream, not the host, wait: what
-// is asked of the backend after wait() finds the result. Nothing blocks the host but test-free
-// set-up, which has a deadline.
+// is asked of the backend after wait() finds the result. Nothing blocks the host but set-up,
+// which has a deadline.
 #pragma once
 
 #include <chrono>
@@ -22,7 +22,7 @@ struct NcclOptions {
 };
 
 // Collective over the ranks of `host`. `backend` (CUDA) outlives the communicator and everything
-// split from it. Throws where the program was built without NCCL.
+// split from it. Without NCCL at build time a lone rank gets `host` back and several an error.
 std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicator> host,
                                                      Backend& backend,
                                                      const NcclOptions& options = {});

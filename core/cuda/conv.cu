@@ -267,18 +267,16 @@ bool fast_backward(const ConvCall& call, const ConvGradients& g, Tensor dy, Tens
                                                 : direct_conv_backward(call, g, dy, x, wants);
 }
 
-// The interior and the boundary apart, as with a halo in flight, exist on the CPU alone so far.
-void expect_all_rows(const ConvRows& rows) {
-  CHECK(rows.part == ConvPart::all, "a part of a convolution is not available on a GPU yet");
-}
+// All rows are computed with the boundary, forward the last part and backward the first. The
+// interior alone would hide a halo's way, at the price of a second pass over both ends of it.
+bool is_computed_with_the_boundary(const ConvRows& rows) { return rows.part == ConvPart::interior; }
 
 }  // namespace
 }  // namespace cuda
 
 void CudaBackend::conv_forward(Tensor y, Tensor x, const ConvFilters& filters,
                                const ConvShape& shape, const ConvRows& rows) {
-  if (x.size() == 0) return;
-  cuda::expect_all_rows(rows);
+  if (x.size() == 0 || cuda::is_computed_with_the_boundary(rows)) return;
   const cuda::ConvCall call{stream_, *workspace_, filters, shape, rows};
   const bool taken = shape.kind == FilterKind::lowrank ? cuda::lowrank_conv_forward(call, y, x)
                                                        : cuda::direct_conv_forward(call, y, x);
@@ -288,8 +286,7 @@ void CudaBackend::conv_forward(Tensor y, Tensor x, const ConvFilters& filters,
 void CudaBackend::conv_backward_input(Tensor dx, Tensor dgenerated, Tensor dhalo, Tensor dy,
                                       Tensor x, const ConvFilters& filters, const ConvShape& shape,
                                       const ConvRows& rows) {
-  if (x.size() == 0) return;
-  cuda::expect_all_rows(rows);
+  if (x.size() == 0 || cuda::is_computed_with_the_boundary(rows)) return;
   const cuda::ConvCall call{stream_, *workspace_, filters, shape, rows};
   const ConvGradients g{dx, dgenerated, dhalo, {}, {}};
   if (!cuda::fast_backward(call, g, dy, x, cuda::ConvWants::input)) {
@@ -300,8 +297,7 @@ void CudaBackend::conv_backward_input(Tensor dx, Tensor dgenerated, Tensor dhalo
 void CudaBackend::conv_backward_weight(Tensor ds, Tensor du, Tensor dy, Tensor x,
                                        const ConvFilters& filters, const ConvShape& shape,
                                        const ConvRows& rows) {
-  if (x.size() == 0) return;
-  cuda::expect_all_rows(rows);
+  if (x.size() == 0 || cuda::is_computed_with_the_boundary(rows)) return;
   const cuda::ConvCall call{stream_, *workspace_, filters, shape, rows};
   const ConvGradients g{{}, {}, {}, ds, du};
   CHECK(ds.contiguous() && (du.empty() || du.contiguous()), "gradients of filters in columns");
@@ -313,8 +309,7 @@ void CudaBackend::conv_backward_weight(Tensor ds, Tensor du, Tensor dy, Tensor x
 void CudaBackend::conv_backward(const ConvGradients& gradients, Tensor dy, Tensor x,
                                 const ConvFilters& filters, const ConvShape& shape,
                                 const ConvRows& rows) {
-  if (x.size() == 0) return;
-  cuda::expect_all_rows(rows);
+  if (x.size() == 0 || cuda::is_computed_with_the_boundary(rows)) return;
   const cuda::ConvCall call{stream_, *workspace_, filters, shape, rows};
   if (cuda::fast_backward(call, gradients, dy, x, cuda::ConvWants::both)) return;
   cuda::backward_input(call, gradients, dy, x);
