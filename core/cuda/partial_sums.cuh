@@ -18,7 +18,7 @@ __device__ inline W sum_of_chunks(const W* partial, std::int64_t j, std::int64_t
   const std::int64_t first = threadIdx.y * run, last = min(first + run, chunks);
   W sum = 0;
   if (j < count) {
-#pragma unroll 4
+#pragma unroll 8
     for (std::int64_t chunk = first; chunk < last; ++chunk) sum += partial[chunk * count + j];
   }
   runs[threadIdx.y][threadIdx.x] = sum;
