@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string_view>
 
@@ -17,9 +18,12 @@
 
 namespace convoy {
 
+class MatmulChoices;
+
 enum class Transpose : bool { no, yes };
 enum class Accumulate : bool { no, yes };
 enum class RopeDirection : bool { forward, backward };
+enum class MeasureMatmuls : bool { no, yes };
 
 // fast: the library's matmul. invariant: the bits of an output row depend on that row alone.
 enum class NumericsMode : std::uint8_t { fast, invariant };
@@ -99,6 +103,13 @@ struct AdamWSettings {
   double beta1, beta2, epsilon, weight_decay;
 };
 
+// What AdamW updates: the master where one is given, in the gradient's dtype, and the value as its
+// bf16 rounding; else the value. All flat, of one size.
+struct AdamWTensors {
+  Tensor value, master, moment1, moment2, gradient;
+  double weight_decay;
+};
+
 // What one optimizer step needs and decides, kept in device memory (f64[kCount]) so that a captured
 // graph of a step can be replayed. Written by the host: learning_rate. The rest by the device.
 struct StepControl {
@@ -136,6 +147,9 @@ class Backend {
   // Median seconds of `body` over `repeats` runs, after one that does not count.
   virtual double seconds_of(int repeats, const std::function<void()>& body);
 
+  // total f64 [1] = the sum of x f64 [n], in one order for a given n.
+  virtual void sum(Tensor total, Tensor x) = 0;
+
   // y = a + b and y += scale * x.
   virtual void add(Tensor y, Tensor a, Tensor b) = 0;
   virtual void add_scaled(Tensor y, Tensor x, double scale) = 0;
@@ -143,6 +157,17 @@ class Backend {
   // c [m, n] = op(a) op(b), or c += with Accumulate::yes.
   virtual void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b,
                       Accumulate accumulate) = 0;
+  // c [m, n] = addend + op(a) op(b); c is not the addend.
+  virtual void matmul_add(Tensor c, Tensor a, Transpose transpose_a, Tensor b,
+                          Transpose transpose_b, Tensor addend) {
+    matmul(c, a, transpose_a, b, transpose_b, Accumulate::no);
+    add(c, addend, c);
+  }
+  // Which algorithm of its library a device takes for a shape, where it has a choice; with
+  // MeasureMatmuls::yes it measures those of shapes that are not listed, at their first use, and
+  // lists the fastest. Before the first matmul.
+  virtual void use_matmul_choices(std::shared_ptr<MatmulChoices> /*choices*/,
+                                  MeasureMatmuls /*measure*/) {}
 
   // RMSNorm over groups of K = weight size channels: y = x * rstd * weight; x [rows, G*K],
   // rstd [rows, G]. G = 1 is a block's norm, G = heads is QK-norm.
@@ -162,6 +187,14 @@ class Backend {
                                           Tensor weight, Tensor residual) {
     rmsnorm_backward_input(dx, dy, x, rstd, weight);
     add(dx, dx, residual);
+  }
+  // Both gradients: dx is set, with the residual where one is given, and dweight added to. A device
+  // may do this in one pass.
+  virtual void rmsnorm_backward(Tensor dx, Tensor dweight, Tensor dy, Tensor x, Tensor rstd,
+                                Tensor weight, Tensor residual) {
+    residual.empty() ? rmsnorm_backward_input(dx, dy, x, rstd, weight)
+                     : rmsnorm_backward_input_add(dx, dy, x, rstd, weight, residual);
+    rmsnorm_backward_weight(dweight, dy, x, rstd);
   }
 
   // Rotary positions in place on x [rows, heads * K], half-split pairs; positions i32 [rows].
@@ -201,6 +234,14 @@ class Backend {
   // In place: logits become scale * (softmax - one_hot), 0 in rows that do not count.
   virtual void cross_entropy_backward(Tensor logits, Tensor statistics, Tensor targets,
                                       std::int64_t first_class, double scale) = 0;
+  // All of these where all classes are here: losses and statistics are set, logits become their
+  // gradient. A device may read them once.
+  virtual void cross_entropy(Tensor losses, Tensor statistics, Tensor logits, Tensor targets,
+                             double scale) {
+    softmax_statistics(statistics, logits, targets, 0);
+    cross_entropy_losses(losses, statistics, targets);
+    cross_entropy_backward(logits, statistics, targets, 0, scale);
+  }
 
   // The dynamic convolution. y, x, dy, dx [rows, D]; dhalo is like rows.halo, or absent with it.
   virtual void conv_forward(Tensor y, Tensor x, const ConvFilters& filters, const ConvShape& shape,
@@ -232,6 +273,16 @@ class Backend {
   // rounding.
   virtual void adamw(Tensor value, Tensor master, Tensor moment1, Tensor moment2, Tensor gradient,
                      Tensor control, const AdamWSettings& settings) = 0;
+  // The same of several, each with its own weight decay; they must stay where they are: a device
+  // may keep a table of them.
+  virtual void adamw_all(std::span<const AdamWTensors> all, Tensor control,
+                         const AdamWSettings& settings) {
+    for (const AdamWTensors& t : all) {
+      AdamWSettings own = settings;
+      own.weight_decay = t.weight_decay;
+      adamw(t.value, t.master, t.moment1, t.moment2, t.gradient, control, own);
+    }
+  }
 };
 
 }  // namespace convoy

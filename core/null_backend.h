@@ -20,6 +20,7 @@ class NullBackend final : public Backend {
   void fill(Tensor, double) override {}
   void synchronize() override {}
 
+  void sum(Tensor, Tensor) override {}
   void add(Tensor, Tensor, Tensor) override {}
   void add_scaled(Tensor, Tensor, double) override {}
   void matmul(Tensor, Tensor, Transpose, Tensor, Transpose, Accumulate) override {}

@@ -50,8 +50,9 @@ void add(const Context& context, Tensor y, Tensor a, Tensor b) {
   context.backend.add(y, a, b);
 }
 
-void matmul(const Context& context, Tensor c, Tensor a, Transpose transpose_a, Tensor b,
-            Transpose transpose_b, Accumulate accumulate) {
+namespace {
+void expect_matmul(const Context& context, const Tensor& c, const Tensor& a, Transpose transpose_a,
+                   const Tensor& b, Transpose transpose_b) {
   expect_device(context, {c, a, b});
   const bool ta = transpose_a == Transpose::yes;
   const bool tb = transpose_b == Transpose::yes;
@@ -62,7 +63,22 @@ void matmul(const Context& context, Tensor c, Tensor a, Transpose transpose_a, T
   CHECK(k == k_of_b && c.rows() == m && c.cols() == n, "matmul ", a.describe(), ta ? "^T" : "",
         " * ", b.describe(), tb ? "^T" : "", " -> ", c.describe());
   CHECK(a.dtype() == b.dtype(), "matmul of ", a.describe(), " and ", b.describe());
+}
+}  // namespace
+
+void matmul(const Context& context, Tensor c, Tensor a, Transpose transpose_a, Tensor b,
+            Transpose transpose_b, Accumulate accumulate) {
+  expect_matmul(context, c, a, transpose_a, b, transpose_b);
   context.backend.matmul(c, a, transpose_a, b, transpose_b, accumulate);
+}
+
+void matmul_add(const Context& context, Tensor c, Tensor a, Transpose transpose_a, Tensor b,
+                Transpose transpose_b, Tensor addend) {
+  expect_matmul(context, c, a, transpose_a, b, transpose_b);
+  expect_device(context, {addend});
+  expect_like(addend, c, "what is added to a matmul");
+  CHECK(addend.data() != c.data(), "a matmul's result lies where its addend does");
+  context.backend.matmul_add(c, a, transpose_a, b, transpose_b, addend);
 }
 
 void rmsnorm_forward(const Context& context, Tensor y, Tensor rstd, Tensor x, Tensor weight,
@@ -112,6 +128,18 @@ void rmsnorm_backward_input_add(const Context& context, Tensor dx, Tensor dy, Te
   expect_like(residual, x, "residual");
   expect_shape(rstd, x.rows(), x.cols() / weight.size(), "rstd");
   context.backend.rmsnorm_backward_input_add(dx, dy, x, rstd, weight, residual);
+}
+
+void rmsnorm_backward(const Context& context, Tensor dx, Tensor dweight, Tensor dy, Tensor x,
+                      Tensor rstd, Tensor weight, Tensor residual) {
+  expect_device(context, {dx, dweight, dy, x, rstd, weight, residual});
+  expect_like(dx, x, "dx of rmsnorm");
+  expect_like(dy, x, "dy of rmsnorm");
+  if (!residual.empty()) expect_like(residual, x, "residual");
+  CHECK(dweight.size() == weight.size(), "dweight of rmsnorm is ", dweight.describe(), " for ",
+        weight.describe());
+  expect_shape(rstd, x.rows(), x.cols() / weight.size(), "rstd");
+  context.backend.rmsnorm_backward(dx, dweight, dy, x, rstd, weight, residual);
 }
 
 void rope(const Context& context, Tensor x, Tensor positions, std::int64_t head_width, double theta,
@@ -238,6 +266,16 @@ void cross_entropy_backward(const Context& context, Tensor logits, Tensor statis
   expect_indices(targets, logits.rows(), "targets");
   expect_shape(statistics, logits.rows(), 3, "softmax statistics");
   context.backend.cross_entropy_backward(logits, statistics, targets, first_class, scale);
+}
+
+void cross_entropy(const Context& context, Tensor losses, Tensor statistics, Tensor logits,
+                   Tensor targets, double scale) {
+  expect_device(context, {losses, statistics, logits, targets});
+  CHECK(losses.dtype() == DType::f64 && losses.size() == logits.rows(),
+        "losses are f64, one a row, not ", losses.describe());
+  expect_indices(targets, logits.rows(), "targets");
+  expect_shape(statistics, logits.rows(), 3, "softmax statistics");
+  context.backend.cross_entropy(losses, statistics, logits, targets, scale);
 }
 
 namespace {

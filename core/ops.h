@@ -34,6 +34,8 @@ void fill(const Context& context, Tensor destination, double value);
 void add(const Context& context, Tensor y, Tensor a, Tensor b);
 void matmul(const Context& context, Tensor c, Tensor a, Transpose transpose_a, Tensor b,
             Transpose transpose_b, Accumulate accumulate = Accumulate::no);
+void matmul_add(const Context& context, Tensor c, Tensor a, Transpose transpose_a, Tensor b,
+                Transpose transpose_b, Tensor addend);
 
 void rmsnorm_forward(const Context& context, Tensor y, Tensor rstd, Tensor x, Tensor weight,
                      double epsilon);
@@ -45,6 +47,9 @@ void add_rmsnorm_forward(const Context& context, Tensor sum, Tensor y, Tensor rs
                          Tensor b, Tensor weight, double epsilon);
 void rmsnorm_backward_input_add(const Context& context, Tensor dx, Tensor dy, Tensor x, Tensor rstd,
                                 Tensor weight, Tensor residual);
+// `residual` may be absent.
+void rmsnorm_backward(const Context& context, Tensor dx, Tensor dweight, Tensor dy, Tensor x,
+                      Tensor rstd, Tensor weight, Tensor residual);
 void rope(const Context& context, Tensor x, Tensor positions, std::int64_t head_width, double theta,
           RopeDirection direction);
 
@@ -68,6 +73,8 @@ void merge_softmax_statistics(const Context& context, Tensor statistics, Tensor 
 void cross_entropy_losses(const Context& context, Tensor losses, Tensor statistics, Tensor targets);
 void cross_entropy_backward(const Context& context, Tensor logits, Tensor statistics,
                             Tensor targets, std::int64_t first_class, double scale);
+void cross_entropy(const Context& context, Tensor losses, Tensor statistics, Tensor logits,
+                   Tensor targets, double scale);
 
 void conv_forward(const Context& context, Tensor y, Tensor x, const ConvFilters& filters,
                   const ConvShape& shape, const ConvRows& rows);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/matmul_choices.h"
 #include "launch/config.h"
 
 namespace convoy {
@@ -42,5 +43,7 @@ std::vector<OpMeasurement> bench_operations(const BenchSetup& setup);
 Ceilings measure_ceilings(DeviceKind device, DType dtype);
 // Optimizer steps of one micro-batch of random tokens, the update included.
 StepMeasurement bench_step(const RunConfig& config, int steps);
+// The fastest algorithm for each matmul of one such step. Throws on a CPU, which has no choice.
+MatmulChoices bench_matmuls(const RunConfig& config);
 
 }  // namespace convoy

@@ -1,5 +1,3 @@
-#include <numeric>
-
 #include "core/random.h"
 #include "launch/bench.h"
 #include "launch/device_batch.h"
@@ -39,15 +37,16 @@ StepMeasurement bench_step(const RunConfig& config, int steps) {
   const auto rows = static_cast<double>(batch.view().rows());
   double loss = 0;
   std::uint64_t draw = 0;
-  std::vector<double> nats(static_cast<std::size_t>(batch.view().rows()));
-  const Tensor host(nats.data(), DType::f64, DeviceKind::cpu, {batch.view().rows()});
+  const OwnedTensor nats(*backend, DType::f64, {1});
+  batch.load(random_batch(config, draw++));
   const double seconds = backend->seconds_of(steps, [&] {
-    batch.load(random_batch(config, draw++));
     instance.store().zero_gradients();
     instance.model().train(instance.context(), batch.view(), losses.view(), 1 / rows);
     instance.store().add_second_gradients();
-    backend->copy(host, losses.view());
-    loss = std::accumulate(nats.begin(), nats.end(), 0.0) / rows;
+    backend->sum(nats.view(), losses.view());
+    batch.load(random_batch(config, draw++));  // of the next step, while a GPU is busy with this
+    backend->copy(Tensor(&loss, DType::f64, DeviceKind::cpu, {1}), nats.view());
+    loss /= rows;
     optimizer.update(config.optimizer.lr, loss);
   });
   const double flops = training_flops_per_token(config.model).total() * rows;
@@ -55,6 +54,28 @@ StepMeasurement bench_step(const RunConfig& config, int steps) {
       measure_arena(config.model, dtype_of_run(config), config.train.micro_batch,
                     recompute_blocks_of(config), backend->device()));
   return {seconds, rows / seconds, flops / seconds, loss, arena};
+}
+
+// The step's results are of no use: what is measured is run many times.
+MatmulChoices bench_matmuls(const RunConfig& config) {
+  require_sound_model(config);
+  if (device_of_run(config) == DeviceKind::cpu || config.numerics == NumericsMode::invariant) {
+    throw Error("there is a choice of matmuls on a GPU in fast mode alone; use --device cuda");
+  }
+  RunConfig unasked = config;
+  unasked.matmul_table.clear();
+  const auto choices = std::make_shared<MatmulChoices>();
+  const auto backend = backend_of_run(unasked);
+  backend->use_matmul_choices(choices, MeasureMatmuls::yes);
+  ModelInstance instance(*backend, config.model, dtype_of_run(config), config.train.micro_batch,
+                         recompute_blocks_of(config), 0, MasterWeights::yes);
+  DeviceBatch batch(*backend, config.train.micro_batch, config.model.seq_len);
+  const OwnedTensor losses(*backend, DType::f64, {batch.view().rows()});
+  batch.load(random_batch(config, 0));
+  instance.model().train(instance.context(), batch.view(), losses.view(),
+                         1 / static_cast<double>(batch.view().rows()));
+  backend->synchronize();
+  return *choices;
 }
 
 }  // namespace convoy

@@ -18,7 +18,7 @@ struct BenchOptions {
   std::int64_t sequences = 8, length = 256, channels = 352;
   int repeats = 15;
   std::string device = "auto", dtype;
-  std::string config;
+  std::string config, write;
   std::vector<std::string> overrides;
   bool json = false;
 };
@@ -105,6 +105,25 @@ void run_step(const BenchOptions& o) {
              config.model.seq_len, result.tokens_per_s, result.flops_per_s / 1e9);
 }
 
+void run_matmuls(const BenchOptions& o) {
+  RunConfig config = read_config(o.config, o.overrides);
+  if (o.device != "auto") config.train.device = o.device;
+  const MatmulChoices choices = bench_matmuls(config);
+  if (!o.write.empty()) choices.write(o.write);
+  Json json = machine(device_of_run(config));
+  for (const auto& [key, choice] : choices.all()) {
+    const std::string shape = key.substr(key.rfind('\t') + 1);
+    json["matmuls"].push_back({{"shape", shape},
+                               {"unasked_seconds", choice.unasked_seconds},
+                               {"seconds", choice.seconds}});
+    if (!o.json) {
+      fmt::print("{:<90} {:>9.1f} us unasked {:>9.1f} us chosen\n", shape,
+                 choice.unasked_seconds * 1e6, choice.seconds * 1e6);
+    }
+  }
+  if (o.json) fmt::print("{}\n", json.dump(2));
+}
+
 }  // namespace
 
 void add_bench_verb(CLI::App& app) {
@@ -121,6 +140,15 @@ void add_bench_verb(CLI::App& app) {
   step->add_option("config", o->config, "TOML file")->required();
   step->add_option("--set", o->overrides, "key=value, may be repeated");
   step->callback([o] { run_step(*o); });
+  auto* matmuls = bench->add_subcommand(
+      "matmul", "The fastest of the library's algorithms for each matmul of a step, on a GPU");
+  matmuls->add_option("config", o->config, "TOML file")->required();
+  matmuls->add_option("--set", o->overrides, "key=value, may be repeated");
+  matmuls->add_option("--write", o->write, "the table for numerics.matmul_table");
+  matmuls->callback([o] { run_matmuls(*o); });
+  matmuls->add_option("--device", o->device, "auto, cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+  matmuls->add_flag("--json", o->json, "print JSON");
   operations->add_option("--dtype", o->dtype, "f64, f32 or bf16; f32 on a CPU, bf16 on a GPU")
       ->check(CLI::IsMember({"f64", "f32", "bf16"}));
   for (auto* verb : {operations, step}) {

@@ -89,6 +89,7 @@ struct RunConfig {
   TrainConfig train;
   NumericsMode numerics = NumericsMode::fast;
   bool deterministic = true;  // false: a GPU may give up equal bits from run to run for speed
+  std::string matmul_table;   // a file of `convoy bench matmul`; empty: the library's own choices
   OptimizerConfig optimizer;
   LrScheduleConfig lr_schedule;
   DataConfig data;

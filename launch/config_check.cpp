@@ -137,6 +137,9 @@ class RunChecker {
     ignored("eval.every", !c_.data.val.empty(), "without data.val");
     ignored("eval.batches", !c_.data.val.empty(), "without data.val");
     ignored("numerics.deterministic", device_of_run(c_) == DeviceKind::cuda, "on a CPU");
+    ignored("numerics.matmul_table",
+            device_of_run(c_) == DeviceKind::cuda && c_.numerics == NumericsMode::fast,
+            "on a CPU or in invariant mode");
     ignored("data.mix", c_.data.train.size() > 1, "with one training file");
   }
 

@@ -59,6 +59,7 @@ void visit_fields(Config&& c, Visitor& visitor) {
   visitor.section("numerics");
   visitor("mode", c.numerics, Names{"fast", "invariant"});
   visitor("deterministic", c.deterministic);
+  visitor("matmul_table", c.matmul_table);
 
   visitor.section("optimizer");
   visitor("name", c.optimizer.name, Names{"adamw"});

@@ -14,18 +14,29 @@ GradientStep::GradientStep(const RunConfig& config, const Layout& layout, Pipeli
       model_(model),
       data_(data),
       own_(layout.micro_batches()),
-      batches_(static_cast<std::size_t>(own_.end - own_.begin),
-               Batch(config.train.micro_batch, config.model.seq_len)),
       nats_(static_cast<std::size_t>(micro_batches(config))) {}
 
-void GradientStep::load_batches(std::int64_t first_sample) {
+std::vector<Batch> GradientStep::loaded(std::int64_t first_sample) const {
   const std::int64_t sequences = config_.train.micro_batch;
+  std::vector<Batch> batches(static_cast<std::size_t>(own_.end - own_.begin),
+                             Batch(sequences, config_.model.seq_len));
   for (std::int64_t i = own_.begin; i < own_.end; ++i) {
     for (std::int64_t row = 0; row < sequences; ++row) {
-      data_.fill(batches_[static_cast<std::size_t>(i - own_.begin)], row,
+      data_.fill(batches[static_cast<std::size_t>(i - own_.begin)], row,
                  first_sample + i * sequences + row);
     }
   }
+  return batches;
+}
+
+void GradientStep::take_batches(std::int64_t first_sample) {
+  if (ahead_.valid()) batches_ = ahead_.get();
+  if (ahead_first_sample_ != first_sample) batches_ = loaded(first_sample);
+}
+
+void GradientStep::load_ahead(std::int64_t first_sample) {
+  ahead_first_sample_ = first_sample;
+  ahead_ = std::async(std::launch::async, [this, first_sample] { return loaded(first_sample); });
 }
 
 bool GradientStep::agree_to_stop(bool stop) {
@@ -57,7 +68,8 @@ StepResult GradientStep::run(std::int64_t step, bool stop) {
   const auto targets = static_cast<double>(data_.counted_targets(first_sample, samples));
   CHECK(targets > 0, "no target counts in samples ", first_sample, " to ",
         first_sample + samples - 1);
-  load_batches(first_sample);
+  take_batches(first_sample);
+  if (step < total_steps(config_)) load_ahead(first_sample + samples);
   std::fill(nats_.begin(), nats_.end(), 0.0);
   const std::span<double> all(nats_);
   model_.run_step(

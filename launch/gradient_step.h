@@ -3,6 +3,9 @@
 // first backward pass.
 #pragma once
 
+#include <future>
+#include <vector>
+
 #include "data/training_data.h"
 #include "launch/pipeline_model.h"
 
@@ -23,7 +26,10 @@ class GradientStep {
   StepResult run(std::int64_t step, bool stop);
 
  private:
-  void load_batches(std::int64_t first_sample);
+  std::vector<Batch> loaded(std::int64_t first_sample) const;
+  // The batches of a step, loaded while the step before ran, or now.
+  void take_batches(std::int64_t first_sample);
+  void load_ahead(std::int64_t first_sample);
   bool agree_to_stop(bool stop);
   double sum_over_micro_batches();  // in order of the global index
 
@@ -35,6 +41,9 @@ class GradientStep {
   std::vector<Batch> batches_;
   std::vector<double> nats_;  // of all micro-batches
   double wait_seconds_ = 0;
+  // Last, because a thread that still loads must end before what it reads is gone.
+  std::int64_t ahead_first_sample_ = -1;
+  std::future<std::vector<Batch>> ahead_;
 };
 
 }  // namespace convoy

@@ -142,6 +142,7 @@ std::vector<Tensor> Optimizer::counted_gradients() const {
 void Optimizer::sum_squares() {
   backend_.fill(sum_of_squares_.view(), 0);
   backend_.add_sums_of_squares(sum_of_squares_.view(), counted_gradients());
+  if (ranks_.world.size() == 1) return;
   double sum = 0;
   backend_.copy(host_view(&sum, 1), sum_of_squares_.view());
   ranks_.world.all_reduce(host_view(&sum, 1), Reduction::sum).wait();
@@ -177,13 +178,15 @@ UpdateResult Optimizer::update(double learning_rate, double loss) {
   ranks_.mode == NumericsMode::invariant ? sum_squares_exactly() : sum_squares();
   backend_.decide_update(control_.view(), sum_of_squares_.view(), loss_.view(),
                          {config_.clip, config_.spike_factor});
+  std::vector<AdamWTensors> updated;
   for (const Span& span : spans_) {
     const OwnPart& part = parts_[span.first_part];
     const auto of_span = [&](const Tensor& t) { return extended(t, span.count); };
-    backend_.adamw(of_span(part.value), of_span(part.master), of_span(moment1(span.first_part)),
-                   of_span(moment2(span.first_part)), of_span(part.gradient), control_.view(),
-                   {config_.betas[0], config_.betas[1], config_.eps, span.decay});
+    updated.push_back({of_span(part.value), of_span(part.master), of_span(moment1(span.first_part)),
+                       of_span(moment2(span.first_part)), of_span(part.gradient), span.decay});
   }
+  backend_.adamw_all(updated, control_.view(),
+                     {config_.betas[0], config_.betas[1], config_.eps, config_.weight_decay});
   const Control after = control();
   return {after[StepControl::gradient_norm], after[StepControl::skip] != 0,
           static_cast<std::int64_t>(after[StepControl::skipped_in_row]),

@@ -99,6 +99,7 @@ void PipelineModel::list_parts(StageInstance& stage) {
 void PipelineModel::run_step(const StepInput& input) {
   for (const auto& stage : stages_) stage->begin_step(input);
   executor_->run();
+  for (const auto& stage : stages_) stage->end_step();
   const Doing doing("sum of gradients");
   for (const auto& stage : stages_) stage->sums().finish();
   const Stopwatch watch;

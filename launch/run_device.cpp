@@ -4,6 +4,7 @@
 #include <array>
 
 #include "core/cpu/cpu_backend.h"
+#include "core/matmul_choices.h"
 #include "launch/environment.h"
 
 namespace convoy {
@@ -38,8 +39,15 @@ std::unique_ptr<Backend> make_backend(DeviceKind device, NumericsMode mode,
 }
 
 std::unique_ptr<Backend> backend_of_run(const RunConfig& config, int local_rank) {
-  return make_backend(device_of_run(config), config.numerics,
-                      config.deterministic ? Deterministic::yes : Deterministic::no, local_rank);
+  auto backend =
+      make_backend(device_of_run(config), config.numerics,
+                   config.deterministic ? Deterministic::yes : Deterministic::no, local_rank);
+  if (!config.matmul_table.empty()) {
+    backend->use_matmul_choices(
+        std::make_shared<MatmulChoices>(MatmulChoices::read(config.matmul_table)),
+        MeasureMatmuls::no);
+  }
+  return backend;
 }
 
 std::string describe_device(const Backend& backend) {

@@ -1,6 +1,6 @@
 #include "launch/stage_instance.h"
 
-#include <numeric>
+#include <algorithm>
 
 #include "core/null_backend.h"
 #include "launch/model_instance.h"
@@ -83,7 +83,8 @@ StageInstance::StageInstance(Backend& backend, const StageSettings& settings, co
   if (!settings.piece.last) return;
   const std::int64_t rows = slots_.front()->batch.view().rows();
   losses_ = OwnedTensor(backend, DType::f64, {rows});
-  host_losses_.resize(static_cast<std::size_t>(rows));
+  const MicroBatchRange own = layout.micro_batches();
+  nats_ = OwnedTensor(backend, DType::f64, {std::max<std::int64_t>(own.end - own.begin, 1)});
 }
 
 // The parameters, laid out in the memory that the layout wants.
@@ -102,12 +103,21 @@ void StageInstance::begin_step(const StepInput& input) {
   weights_.restart_clock();
 }
 
-double StageInstance::summed_losses() {
-  if (settings_.sharding.tp.rank() > 0) return 0;
-  backend_.copy(Tensor(host_losses_.data(), DType::f64, DeviceKind::cpu,
-                       {static_cast<std::int64_t>(host_losses_.size())}),
-                losses_.view());
-  return std::accumulate(host_losses_.begin(), host_losses_.end(), 0.0);
+Tensor StageInstance::nats_of(std::int64_t micro_batch) const {
+  return flat_range(nats_.view(), micro_batch, 1);
+}
+
+void StageInstance::sum_losses(std::int64_t micro_batch) {
+  if (settings_.sharding.tp.rank() > 0) return;  // 0 as it was allocated
+  backend_.sum(nats_of(micro_batch), losses_.view());
+}
+
+// Once a step, so that the host may be ahead of the device until then.
+void StageInstance::end_step() {
+  if (!settings_.piece.last) return;
+  const auto count = static_cast<std::int64_t>(input_.nats.size());
+  backend_.copy(Tensor(input_.nats.data(), DType::f64, DeviceKind::cpu, {count}),
+                flat_range(nats_.view(), 0, count));
 }
 
 void StageInstance::forward(Visit visit, Tensor input, Tensor output) {
@@ -134,7 +144,7 @@ void StageInstance::backward_input(Visit visit, Tensor d_output, Tensor d_input)
     model_.backward(pass(slot, slot_context), ends, {space, memory_.rows}, *sums_);
   }
   if (!settings_.piece.last) return;
-  input_.nats[static_cast<std::size_t>(visit.micro_batch)] = summed_losses();
+  sum_losses(visit.micro_batch);
 }
 
 void StageInstance::backward_weight(Visit visit) {
@@ -155,7 +165,10 @@ double StageInstance::evaluate(const Batch& batch, Tensor input, Tensor output) 
   if (!settings_.piece.last) return 0;
   const ArenaScope scope(*memory_.workspace);
   model_.losses(pass(slot, context(*memory_.workspace)), losses_.view());
-  return summed_losses();
+  sum_losses(0);
+  double nats = 0;
+  backend_.copy(Tensor(&nats, DType::f64, DeviceKind::cpu, {1}), nats_of(0));
+  return nats;
 }
 
 }  // namespace convoy

@@ -51,6 +51,7 @@ class StageInstance final : public Stage {
                 RankMemory& memory);
 
   void begin_step(const StepInput& input);
+  void end_step();  // the step's nats are known on the host
   void forward(Visit visit, Tensor input, Tensor output) override;
   void backward_input(Visit visit, Tensor d_output, Tensor d_input) override;
   void backward_weight(Visit visit) override;
@@ -79,7 +80,10 @@ class StageInstance final : public Stage {
   }
   Context context(Arena& arena) const { return {backend_, arena, dtype_}; }
   ParameterStore& allocated(const Layout& layout);
-  double summed_losses();  // one of the tp ranks counts them
+  // Of the losses of a micro-batch: their sum, in the device's memory; one of the tp ranks counts
+  // them.
+  Tensor nats_of(std::int64_t micro_batch) const;
+  void sum_losses(std::int64_t micro_batch);
 
   Backend& backend_;
   StageSettings settings_;
@@ -91,7 +95,7 @@ class StageInstance final : public Stage {
   std::unique_ptr<GradientSums> sums_;
   std::vector<std::unique_ptr<Slot>> slots_;
   OwnedTensor losses_;  // f64 [rows], where the head is
-  std::vector<double> host_losses_;
+  OwnedTensor nats_;    // f64 [micro-batches of the rank], the same
   StepInput input_{};
 };
 

@@ -112,6 +112,9 @@ void Trainer::announce() {
   progress_.note(fmt::format("{}{} on {}", config_.train.precision,
                              config_.deterministic ? "" : ", not deterministic,",
                              describe_device(backend_)));
+  if (!config_.matmul_table.empty()) {
+    progress_.note(fmt::format("matmuls as {} says", config_.matmul_table));
+  }
 }
 
 RunStatus Trainer::run() {

@@ -10,6 +10,15 @@ double output_std(const ModelConfig& model) {
   return model.init_std / std::sqrt(2.0 * static_cast<double>(model.n_layers));
 }
 
+// Two parts of a matrix as one where they are its first columns, else nothing.
+Tensor side_by_side(const Tensor& joined, const Tensor& left, const Tensor& right) {
+  const bool are = joined.cols() >= left.cols() + right.cols() && joined.data() == left.data() &&
+                   joined.column_range(left.cols(), right.cols()).data() == right.data() &&
+                   joined.row_stride() == left.row_stride() &&
+                   joined.row_stride() == right.row_stride();
+  return are ? joined.column_range(0, left.cols() + right.cols()) : Tensor();
+}
+
 }  // namespace
 
 Attention::Attention(ParameterStore& store, const ModelConfig& model, const Sharding& sharding,
@@ -51,19 +60,42 @@ void Attention::backward_rotated(const Context& context, const BatchView& batch,
   if (norm) norm->backward_input(context, dx, dy, saved);
 }
 
-Tensor Attention::forward(const Context& context, const BatchView& batch, Tensor x,
-                          Saved& saved) const {
-  qkv_.forward(context, batch, x, saved.qkv);
+// q and k as one matrix where nothing came between the matmul that made them and their rotation.
+void Attention::rotate(const Context& context, const BatchView& batch, Saved& saved) const {
   const auto& [q, k, v] = saved.qkv.outputs;
+  if (const Tensor both = side_by_side(saved.qkv.joined, q, k); !q_norm_ && !both.empty()) {
+    ops::rope(context, both, batch.positions, head_width_, rope_theta_, RopeDirection::forward);
+    saved.q = q;
+    saved.k = k;
+    return;
+  }
   saved.q = rotated(context, batch, q, q_norm_, saved.q_norm);
   saved.k = rotated(context, batch, k, k_norm_, saved.k_norm);
+}
+
+void Attention::attend(const Context& context, const BatchView& batch, Tensor x,
+                       Saved& saved) const {
+  qkv_.forward(context, batch, x, saved.qkv);
+  const auto& [q, k, v] = saved.qkv.outputs;
+  rotate(context, batch, saved);
   saved.keys = key_shards_.whole(context, batch, {saved.k, v});
   saved.out = context.take({q.rows(), q.cols()});
   saved.log_sum_exp = context.take_statistics({q.rows(), query_heads_});
   ops::attention_forward(context, saved.out, saved.log_sum_exp, saved.q, saved.keys.k, saved.keys.v,
                          batch.document_start, shape(batch));
+}
+
+Tensor Attention::forward(const Context& context, const BatchView& batch, Tensor x,
+                          Saved& saved) const {
+  attend(context, batch, x, saved);
   o_.forward(context, batch, saved.out, saved.o);
   return saved.o.outputs[0];
+}
+
+void Attention::forward_add(const Context& context, const BatchView& batch, Tensor sum, Tensor x,
+                            Tensor residual, Saved& saved) const {
+  attend(context, batch, x, saved);
+  o_.forward_add(context, sum, saved.out, residual, saved.o);
 }
 
 void Attention::backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
@@ -81,8 +113,12 @@ void Attention::backward_input(const Context& context, const BatchView& batch, T
                           saved.keys.v, saved.out, saved.log_sum_exp, batch.document_start,
                           shape(batch));
   key_shards_.sum_into(context, batch, {dk_rotated, dv}, dkeys);
-  backward_rotated(context, batch, dq, dq_rotated, q_norm_, saved.q_norm);
-  backward_rotated(context, batch, dk, dk_rotated, k_norm_, saved.k_norm);
+  if (const Tensor both = side_by_side(saved.qkv.djoined, dq, dk); !q_norm_ && !both.empty()) {
+    ops::rope(context, both, batch.positions, head_width_, rope_theta_, RopeDirection::backward);
+  } else {
+    backward_rotated(context, batch, dq, dq_rotated, q_norm_, saved.q_norm);
+    backward_rotated(context, batch, dk, dk_rotated, k_norm_, saved.k_norm);
+  }
   qkv_.backward_input(context, batch, dx, saved.qkv);
 }
 

@@ -27,11 +27,17 @@ class Attention {
 
   // x [own_rows, D] -> [own_rows, D]
   Tensor forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
+  // The same with the residual, where adds_residual().
+  void forward_add(const Context& context, const BatchView& batch, Tensor sum, Tensor x,
+                   Tensor residual, Saved& saved) const;
+  bool adds_residual() const { return o_.adds_residual(); }
   void backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
                       Saved& saved) const;
   void backward_weight(const Context& context, const BatchView& batch, Saved& saved) const;
 
  private:
+  void attend(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
+  void rotate(const Context& context, const BatchView& batch, Saved& saved) const;
   Tensor rotated(const Context& context, const BatchView& batch, Tensor x,
                  const std::optional<RmsNorm>& norm, RmsNorm::Saved& saved) const;
   void backward_rotated(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,

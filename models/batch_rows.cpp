@@ -11,15 +11,28 @@ std::int64_t padded_length(std::int64_t length, const Sharding& sharding) {
   return (length + multiple - 1) / multiple * multiple;
 }
 
+namespace {
+
+// Calls run(sequence, position) for each row of a rank, in their order.
+template <class Function>
+void for_each_row(std::int64_t sequences, const RowLayout& layout, int rank, Function&& run) {
+  for (std::int64_t sequence = 0; sequence < sequences; ++sequence) {
+    for (int segment = 0; segment < layout.segments(); ++segment) {
+      const std::int64_t first = layout.begin_of(rank, segment);
+      const std::int64_t last = first + layout.segment_length();
+      for (std::int64_t position = first; position < last; ++position) run(sequence, position);
+    }
+  }
+}
+
+}  // namespace
+
 std::vector<std::int64_t> row_indices(std::int64_t sequences, const RowLayout& layout, int rank) {
   std::vector<std::int64_t> indices;
   indices.reserve(static_cast<std::size_t>(sequences * layout.rows()));
-  for (std::int64_t sequence = 0; sequence < sequences; ++sequence) {
-    for (int segment = 0; segment < layout.segments(); ++segment) {
-      const std::int64_t first = sequence * layout.length + layout.begin_of(rank, segment);
-      for (std::int64_t i = 0; i < layout.segment_length(); ++i) indices.push_back(first + i);
-    }
-  }
+  for_each_row(sequences, layout, rank, [&](auto sequence, auto position) {
+    indices.push_back(sequence * layout.length + position);
+  });
   return indices;
 }
 
@@ -31,12 +44,11 @@ struct Row {
   std::int32_t reach() const { return std::min(position - document_start, kMaxConvWidth - 1); }
 };
 
-// Row `index` of the batch padded to `padded` rows a sequence.
-Row row_at(const WholeBatch& batch, std::int64_t padded, std::int64_t index) {
-  const std::int64_t position = index % padded;
+// A row of the batch, whose sequences may be padded.
+Row row_at(const WholeBatch& batch, std::int64_t sequence, std::int64_t position) {
   const auto at = static_cast<std::int32_t>(position);
   if (position >= batch.length) return {0, -1, at, static_cast<std::int32_t>(batch.length)};
-  const auto i = static_cast<std::size_t>(index / padded * batch.length + position);
+  const auto i = static_cast<std::size_t>(sequence * batch.length + position);
   return {batch.tokens[i], batch.targets[i], at, batch.document_start[i]};
 }
 
@@ -54,17 +66,25 @@ BatchRows rows_of_rank(const WholeBatch& batch, const Sharding& sharding) {
   BatchRows rows;
   rows.sequences = batch.sequences;
   rows.length = all.rows();
-  for (const auto index : row_indices(batch.sequences, all, sharding.cp.rank())) {
-    const Row row = row_at(batch, padded, index);
-    rows.tokens.push_back(row.token);
-    rows.targets.push_back(row.target);
-    rows.positions.push_back(row.position);
-    rows.document_start.push_back(row.document_start);
-    rows.reach.push_back(row.reach());
+  const auto count = static_cast<std::size_t>(batch.sequences * all.rows());
+  for (auto* values :
+       {&rows.tokens, &rows.targets, &rows.positions, &rows.document_start, &rows.reach}) {
+    values->resize(count);
   }
-  for (const auto index : row_indices(batch.sequences, own, sharding.row_owners().rank())) {
-    rows.own_reach.push_back(row_at(batch, padded, index).reach());
-  }
+  std::size_t i = 0;
+  for_each_row(batch.sequences, all, sharding.cp.rank(), [&](auto sequence, auto position) {
+    const Row row = row_at(batch, sequence, position);
+    rows.tokens[i] = row.token;
+    rows.targets[i] = row.target;
+    rows.positions[i] = row.position;
+    rows.document_start[i] = row.document_start;
+    rows.reach[i++] = row.reach();
+  });
+  rows.own_reach.reserve(static_cast<std::size_t>(batch.sequences * own.rows()));
+  for_each_row(batch.sequences, own, sharding.row_owners().rank(),
+               [&](auto sequence, auto position) {
+                 rows.own_reach.push_back(row_at(batch, sequence, position).reach());
+               });
   return rows;
 }
 

@@ -20,8 +20,14 @@ void Block::run_forward(const Context& context, const BatchView& batch, Tensor y
   const Tensor x = saved.input;
   Tensor h = attention_norm_.forward(context, x, saved.attention_norm);
   Tensor middle = context.take({x.rows(), x.cols()});
-  const Tensor attended = attention_.forward(context, batch, h, saved.attention);
-  h = mlp_norm_.forward_sum(context, middle, x, attended, saved.mlp_norm);
+  if (attention_.adds_residual()) {
+    attention_.forward_add(context, batch, middle, h, x, saved.attention);
+    h = mlp_norm_.forward(context, middle, saved.mlp_norm);
+  } else {
+    const Tensor attended = attention_.forward(context, batch, h, saved.attention);
+    h = mlp_norm_.forward_sum(context, middle, x, attended, saved.mlp_norm);
+  }
+  if (mlp_.adds_residual()) return mlp_.forward_add(context, batch, y, h, middle, saved.mlp);
   ops::add(context, y, middle, mlp_.forward(context, batch, h, saved.mlp));
 }
 

@@ -13,10 +13,11 @@ Tensor range_of(const Tensor& values, std::int64_t begin, std::int64_t count) {
 }  // namespace
 
 // Fixed by the vocabulary and the kind of device alone, because it decides the order in which
-// gradients are added. A CPU keeps a chunk in its cache; a GPU needs thousands of rows at once.
+// gradients are added. A CPU keeps a chunk in its cache; on a GPU the weight gradient is read and
+// written once a chunk, so that chunks are as large as memory likes.
 std::int64_t Head::chunk_rows(const Context& context) const {
   constexpr std::int64_t kLogits = std::int64_t{1} << 18;
-  constexpr std::int64_t kGpuLogits = std::int64_t{1} << 29, kGpuRows = 32768;
+  constexpr std::int64_t kGpuLogits = std::int64_t{1} << 30, kGpuRows = 65536;
   const std::int64_t classes = weight_->placement.shape[0];
   if (context.backend.device() == DeviceKind::cpu) {
     return std::max<std::int64_t>(64, kLogits / classes);
@@ -39,7 +40,7 @@ Tensor Head::logits(const Context& context, Tensor hidden) const {
 
 Head::Chunk Head::forward(const Context& context, Tensor losses, Tensor rows,
                           Tensor targets) const {
-  Chunk chunk{logits(context, rows), context.take_statistics({rows.rows(), 3}), targets};
+  Chunk chunk{logits(context, rows), context.take_statistics({rows.rows(), 3})};
   const Tensor parts = context.take_statistics({sharding_.tp.size() * rows.rows(), 3});
   const Tensor own = parts.row_range(sharding_.tp.rank() * rows.rows(), rows.rows());
   ops::softmax_statistics(context, own, chunk.logits, targets, first_class());
@@ -62,6 +63,22 @@ void Head::losses(const Context& context, const BatchView& batch, Tensor losses,
   }
 }
 
+// Of a chunk: losses are set; the gradient with respect to the logits. Where all classes are here
+// the logits need not be read for their sums and again for their gradient.
+Tensor Head::losses_and_dlogits(const Context& context, Tensor losses, Tensor rows, Tensor targets,
+                                double scale) const {
+  if (sharding_.tp.size() == 1) {
+    const Tensor values = logits(context, rows);
+    const Tensor statistics = context.take_statistics({rows.rows(), 3});
+    ops::cross_entropy(context, losses, statistics, values, targets, scale);
+    return values;
+  }
+  const Chunk chunk = forward(context, losses, rows, targets);
+  ops::cross_entropy_backward(context, chunk.logits, chunk.statistics, targets, first_class(),
+                              scale);
+  return chunk.logits;
+}
+
 void Head::losses_and_gradients(const Context& context, const BatchView& batch, Tensor losses,
                                 Tensor dhidden, Tensor hidden, double scale) const {
   const ArenaScope scope(context.arena);
@@ -72,14 +89,11 @@ void Head::losses_and_gradients(const Context& context, const BatchView& batch, 
     const ArenaScope chunk_scope(context.arena);
     const std::int64_t count = std::min(most, all.rows() - begin);
     const Tensor rows = all.row_range(begin, count);
-    const Chunk chunk = forward(context, range_of(losses, begin, count), rows,
-                                range_of(batch.targets, begin, count));
-    ops::cross_entropy_backward(context, chunk.logits, chunk.statistics, chunk.targets,
-                                first_class(), scale);
-    ops::matmul(context, share.row_range(begin, count), chunk.logits, Transpose::no, weight_->value,
+    const Tensor dlogits = losses_and_dlogits(context, range_of(losses, begin, count), rows,
+                                              range_of(batch.targets, begin, count), scale);
+    ops::matmul(context, share.row_range(begin, count), dlogits, Transpose::no, weight_->value,
                 Transpose::no);
-    ops::matmul(context, *gradient_, chunk.logits, Transpose::yes, rows, Transpose::no,
-                Accumulate::yes);
+    ops::matmul(context, *gradient_, dlogits, Transpose::yes, rows, Transpose::no, Accumulate::yes);
   }
   shards_.sum_into(context, batch, dhidden, share);
 }

@@ -31,9 +31,11 @@ class Head {
   std::int64_t first_class() const { return weight_->shape[0] * sharding_.tp.rank(); }
   // The logits and softmax statistics of a chunk; losses are set.
   struct Chunk {
-    Tensor logits, statistics, targets;
+    Tensor logits, statistics;
   };
   Chunk forward(const Context& context, Tensor losses, Tensor rows, Tensor targets) const;
+  Tensor losses_and_dlogits(const Context& context, Tensor losses, Tensor rows, Tensor targets,
+                            double scale) const;
 
   const Parameter* weight_;
   const Tensor* gradient_;

@@ -14,14 +14,24 @@ Mlp::Mlp(ParameterStore& store, const ModelConfig& model, const Sharding& shardi
                   ? model.init_std / std::sqrt(2.0 * static_cast<double>(model.n_layers))
                   : model.init_std}}) {}
 
-Tensor Mlp::forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const {
+void Mlp::activate(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const {
   gate_up_.forward(context, batch, x, saved.gate_up);
   const auto& gate = saved.gate_up.outputs[0];
   const auto& up = saved.gate_up.outputs[1];
   saved.activation = context.take({gate.rows(), gate.cols()});
   ops::swiglu_forward(context, saved.activation, gate, up);
+}
+
+Tensor Mlp::forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const {
+  activate(context, batch, x, saved);
   down_.forward(context, batch, saved.activation, saved.down);
   return saved.down.outputs[0];
+}
+
+void Mlp::forward_add(const Context& context, const BatchView& batch, Tensor sum, Tensor x,
+                      Tensor residual, Saved& saved) const {
+  activate(context, batch, x, saved);
+  down_.forward_add(context, sum, saved.activation, residual, saved.down);
 }
 
 void Mlp::backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,

@@ -17,11 +17,17 @@ class Mlp {
 
   // x [own_rows, D] -> [own_rows, D]
   Tensor forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
+  // The same with the residual, where adds_residual().
+  void forward_add(const Context& context, const BatchView& batch, Tensor sum, Tensor x,
+                   Tensor residual, Saved& saved) const;
+  bool adds_residual() const { return down_.adds_residual(); }
   void backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
                       Saved& saved) const;
   void backward_weight(const Context& context, const BatchView& batch, Saved& saved) const;
 
  private:
+  void activate(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
+
   Projection gate_up_, down_;
 };
 

@@ -11,9 +11,10 @@ namespace convoy {
 class RmsNorm {
  public:
   struct Saved {
-    Tensor input;  // [rows, G*width]
-    Tensor rstd;   // [rows, G]
-    Tensor dy;     // [rows, G*width], kept for the weight gradient
+    Tensor input;              // [rows, G*width]
+    Tensor rstd;               // [rows, G]
+    Tensor dy;                 // [rows, G*width], kept for the weight gradient
+    bool weight_done = false;  // it has its gradient already
   };
 
   // `gradient`: whether this rank sees all that the weight's gradient sums over (heads, rows).
@@ -40,10 +41,16 @@ class RmsNorm {
     return y;
   }
 
-  // dx = residual + what comes back through the norm.
+  // dx = residual + what comes back through the norm. Where both halves of the backward pass run
+  // together the weight gets its gradient here.
   void backward_input_add(const Context& context, Tensor dx, Tensor dy, Tensor residual,
                           Saved& saved) const {
     saved.dy = dy;
+    saved.weight_done = context.parts == BackwardParts::together;
+    if (saved.weight_done) {
+      return ops::rmsnorm_backward(context, dx, weight_->gradient, dy, saved.input, saved.rstd,
+                                   weight_->value, residual);
+    }
     ops::rmsnorm_backward_input_add(context, dx, dy, saved.input, saved.rstd, weight_->value,
                                     residual);
   }
@@ -53,7 +60,13 @@ class RmsNorm {
     ops::rmsnorm_backward_input(context, dx, dy, saved.input, saved.rstd, weight_->value);
   }
 
+  void backward(const Context& context, Tensor dx, Tensor dy, const Saved& saved) const {
+    ops::rmsnorm_backward(context, dx, weight_->gradient, dy, saved.input, saved.rstd,
+                          weight_->value, {});
+  }
+
   void backward_weight(const Context& context, Saved& saved) const {
+    if (saved.weight_done) return;
     ops::rmsnorm_backward_weight(context, weight_->gradient, saved.dy, saved.input, saved.rstd);
   }
 

@@ -59,6 +59,12 @@ class Projection {
 
   // x is [own_rows, D_in] split by outputs, [rows, D_in / tp] split by inputs.
   void forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
+  // Whether forward_add may be called: split by inputs, but whole on this rank, one output without
+  // a convolution.
+  bool adds_residual() const;
+  // sum = residual + the output, as the matmul leaves it; there is no other output.
+  void forward_add(const Context& context, Tensor sum, Tensor x, Tensor residual,
+                   Saved& saved) const;
   // Provides saved.doutputs, to be filled before backward_input.
   void prepare_backward(const Context& context, Saved& saved) const;
   // The same for a projection with one output whose gradient is there: dy is not copied, and must

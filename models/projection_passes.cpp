@@ -43,6 +43,19 @@ void Projection::forward(const Context& context, const BatchView& batch, Tensor 
   convolve(context, batch, saved);
 }
 
+bool Projection::adds_residual() const {
+  return split_ == SplitBy::inputs && sharding_.tp.size() == 1 && outputs_.size() == 1 &&
+         !outputs_.front().convolves();
+}
+
+void Projection::forward_add(const Context& context, Tensor sum, Tensor x, Tensor residual,
+                             Saved& saved) const {
+  CHECK(adds_residual(), "a residual is added to a projection that is shared or convolved");
+  saved.input = x;
+  saved.joined = sum;
+  ops::matmul_add(context, sum, x, Transpose::no, joined_weight(), Transpose::yes, residual);
+}
+
 void Projection::convolve(const Context& context, const BatchView& batch, Saved& saved) const {
   HaloExchange exchange = halo_exchange(context, batch);
   if (!exchange.empty()) saved.halo = context.take({exchange.halo_rows(), halo_columns_});

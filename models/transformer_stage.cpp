@@ -97,9 +97,8 @@ Tensor TransformerStage::backward_head(const Pass& pass, const Ends& ends, const
   hooks.begin(*head_bucket_);
   head_->losses_and_gradients(context, batch, ends.losses, dhidden, saved.hidden, ends.scale);
   hooks.end(*head_bucket_);
-  final_norm_->backward_input(context, dy, dhidden, saved.final_norm);
   hooks.begin(*norm_bucket_);
-  final_norm_->backward_weight(context, saved.final_norm);
+  final_norm_->backward(context, dy, dhidden, saved.final_norm);
   hooks.end(*norm_bucket_);
   return dy;
 }

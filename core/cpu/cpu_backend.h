@@ -23,6 +23,7 @@ class CpuBackend : public Backend {
   void fill(Tensor destination, double value) override;
   void synchronize() override {}
 
+  void sum(Tensor total, Tensor x) override;
   void add(Tensor y, Tensor a, Tensor b) override;
   void add_scaled(Tensor y, Tensor x, double scale) override;
   void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b,

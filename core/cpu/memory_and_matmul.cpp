@@ -1,6 +1,7 @@
 // Memory, copies, additions and the choice of matmul.
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 
 #include "core/cpu/cpu_backend.h"
 #include "core/cpu/fixed_order_matmul.h"
@@ -108,6 +109,11 @@ void add_scaled_row(T* __restrict y, const T* __restrict x, T scale, std::int64_
 }
 
 }  // namespace
+
+void CpuBackend::sum(Tensor total, Tensor x) {
+  const double* values = x.data<double>();
+  *total.data<double>() = std::accumulate(values, values + x.size(), 0.0);
+}
 
 void CpuBackend::add(Tensor y, Tensor a, Tensor b) {
   dispatch_real(y.dtype(), [&]<class T>() {

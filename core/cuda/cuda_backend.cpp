@@ -6,6 +6,7 @@
 #include "core/cuda/fixed_order_matmul.h"
 #include "core/cuda/flash_attention.h"
 #include "core/cuda/matmul_library.h"
+#include "core/cuda/staging.h"
 #include "core/device.h"
 
 namespace convoy {
@@ -15,6 +16,9 @@ CudaBackend::CudaBackend(NumericsMode mode, int device, Deterministic determinis
   CUDA_CHECK(cudaSetDevice(device));
   CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   workspace_ = std::make_unique<cuda::Workspace>(stream_);
+  staging_ = std::make_unique<cuda::Staging>(stream_);
+  squares_ = std::make_unique<cuda::PieceTable>(stream_);
+  updates_ = std::make_unique<cuda::PieceTable>(stream_);
   matmul_ = std::make_unique<cuda::MatmulLibrary>(stream_);
   flash_ = cuda::make_flash_attention(stream_, *workspace_, deterministic);
 }
@@ -24,6 +28,9 @@ CudaBackend::~CudaBackend() {
   for (auto& [key, frequencies] : frequencies_) cudaFree(frequencies);
   flash_.reset();
   matmul_.reset();
+  squares_.reset();
+  updates_.reset();
+  staging_.reset();
   workspace_.reset();
   cudaStreamDestroy(stream_);
 }
@@ -40,6 +47,22 @@ void CudaBackend::matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Tr
     return;
   }
   cuda::fixed_order_matmul(stream_, c, a, transpose_a, b, transpose_b, accumulate);
+}
+
+void CudaBackend::matmul_add(Tensor c, Tensor a, Transpose transpose_a, Tensor b,
+                             Transpose transpose_b, Tensor addend) {
+  if (c.size() == 0) return;
+  const std::int64_t depth = transpose_a == Transpose::yes ? a.rows() : a.cols();
+  if (depth > 0 && mode_ == NumericsMode::fast &&
+      matmul_->run(c, a, transpose_a, b, transpose_b, Accumulate::no, addend)) {
+    return;
+  }
+  Backend::matmul_add(c, a, transpose_a, b, transpose_b, addend);
+}
+
+void CudaBackend::use_matmul_choices(std::shared_ptr<MatmulChoices> choices,
+                                     MeasureMatmuls measure) {
+  matmul_->use(std::move(choices), measure, cuda_device_info(device_).name);
 }
 
 namespace {

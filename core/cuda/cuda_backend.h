@@ -40,20 +40,31 @@ class Workspace {
   std::size_t capacity_ = 0, used_ = 0;
 };
 
-// Pieces of tensors of one dtype, listed in device memory.
-struct PieceTable {
-  std::vector<std::pair<void*, std::int64_t>> tensors;  // whose pieces they are
-  void* device = nullptr;
-  std::int64_t pieces = 0;
-
-  PieceTable() = default;
+// Pieces of tensors, listed in device memory, for kernels that take many tensors at once.
+class PieceTable {
+ public:
+  explicit PieceTable(cudaStream_t stream) : stream_(stream) {}
   ~PieceTable();
   PieceTable(const PieceTable&) = delete;
   PieceTable& operator=(const PieceTable&) = delete;
+
+  // Whose pieces the table lists: addresses, sizes and what else decides it.
+  using Identity = std::vector<std::pair<const void*, std::int64_t>>;
+  bool lists(const Identity& wanted) const { return device_ != nullptr && identity_ == wanted; }
+  void fill(Identity identity, const void* pieces, std::int64_t count, std::size_t bytes_of_one);
+  const void* device() const { return device_; }
+  std::int64_t size() const { return size_; }
+
+ private:
+  cudaStream_t stream_;
+  Identity identity_;
+  void* device_ = nullptr;
+  std::int64_t size_ = 0;
 };
 
 class MatmulLibrary;
 class FlashAttention;
+class Staging;
 
 }  // namespace cuda
 
@@ -74,10 +85,14 @@ class CudaBackend final : public Backend {
   void synchronize() override;
   double seconds_of(int repeats, const std::function<void()>& body) override;
 
+  void sum(Tensor total, Tensor x) override;
   void add(Tensor y, Tensor a, Tensor b) override;
   void add_scaled(Tensor y, Tensor x, double scale) override;
   void matmul(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b,
               Accumulate accumulate) override;
+  void matmul_add(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b,
+                  Tensor addend) override;
+  void use_matmul_choices(std::shared_ptr<MatmulChoices> choices, MeasureMatmuls measure) override;
 
   void rmsnorm_forward(Tensor y, Tensor rstd, Tensor x, Tensor weight, double epsilon) override;
   void rmsnorm_backward_input(Tensor dx, Tensor dy, Tensor x, Tensor rstd, Tensor weight) override;
@@ -86,6 +101,8 @@ class CudaBackend final : public Backend {
                            double epsilon) override;
   void rmsnorm_backward_input_add(Tensor dx, Tensor dy, Tensor x, Tensor rstd, Tensor weight,
                                   Tensor residual) override;
+  void rmsnorm_backward(Tensor dx, Tensor dweight, Tensor dy, Tensor x, Tensor rstd, Tensor weight,
+                        Tensor residual) override;
   void rope(Tensor x, Tensor positions, std::int64_t head_width, double theta,
             RopeDirection direction) override;
 
@@ -107,6 +124,8 @@ class CudaBackend final : public Backend {
   void cross_entropy_losses(Tensor losses, Tensor statistics, Tensor targets) override;
   void cross_entropy_backward(Tensor logits, Tensor statistics, Tensor targets,
                               std::int64_t first_class, double scale) override;
+  void cross_entropy(Tensor losses, Tensor statistics, Tensor logits, Tensor targets,
+                     double scale) override;
 
   void conv_forward(Tensor y, Tensor x, const ConvFilters& filters, const ConvShape& shape,
                     const ConvRows& rows) override;
@@ -125,6 +144,8 @@ class CudaBackend final : public Backend {
                      const UpdateRules& rules) override;
   void adamw(Tensor value, Tensor master, Tensor moment1, Tensor moment2, Tensor gradient,
              Tensor control, const AdamWSettings& settings) override;
+  void adamw_all(std::span<const AdamWTensors> all, Tensor control,
+                 const AdamWSettings& settings) override;
 
  private:
   void convert_on_device(Tensor destination, Tensor source);
@@ -134,9 +155,11 @@ class CudaBackend final : public Backend {
   int device_;
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<cuda::Workspace> workspace_;
+  std::unique_ptr<cuda::Staging> staging_;
   std::unique_ptr<cuda::MatmulLibrary> matmul_;
   std::unique_ptr<cuda::FlashAttention> flash_;
-  cuda::PieceTable squares_;  // of the tensors whose squares were summed last
+  // Of the tensors whose squares were summed last, and of those that were updated last.
+  std::unique_ptr<cuda::PieceTable> squares_, updates_;
   std::map<std::pair<std::int64_t, double>, double*> frequencies_;  // owned device memory
 };
 

@@ -1,6 +1,8 @@
 // Memory, copies, conversions, fills and additions.
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/elements.cuh"
+#include "core/cuda/reductions.cuh"
+#include "core/cuda/staging.h"
 
 namespace convoy {
 namespace cuda {
@@ -76,6 +78,18 @@ __global__ void add_kernel(Rows<T> y, Rows<const T> a, Rows<const T> b, std::int
   }
 }
 
+constexpr int kSumThreads = 1024;
+
+// One block: each thread adds every 1,024th value, then the threads are added in order of a tree.
+__global__ void sum_kernel(double* total, const double* x, std::int64_t count) {
+  __shared__ double shared[kSumThreads / kWarp];
+  double own = 0;
+#pragma unroll 8
+  for (std::int64_t i = threadIdx.x; i < count; i += kSumThreads) own += x[i];
+  own = block_sum(own, shared);
+  if (threadIdx.x == 0) *total = own;
+}
+
 // Blocks over columns (x) and rows (y). Contiguous tensors count as one long row.
 struct Shape {
   std::int64_t rows, columns;
@@ -132,11 +146,17 @@ void CudaBackend::deallocate(void* data, std::size_t) noexcept {
 
 void CudaBackend::synchronize() { CUDA_CHECK(cudaStreamSynchronize(stream_)); }
 
-// A copy to the host returns when the values are there; one from the host when it may be changed.
+// A copy to the host returns when the values are there; one from the host when those may be
+// changed.
 void CudaBackend::copy(Tensor destination, Tensor source) {
   if (source.size() == 0) return;
   const std::size_t element = size_of(source.dtype());
   const auto row = static_cast<std::size_t>(source.cols()) * element;
+  if (source.device() == DeviceKind::cpu && destination.device() != DeviceKind::cpu &&
+      destination.contiguous() && source.contiguous() &&
+      source.bytes() <= cuda::Staging::kLargest) {
+    return staging_->copy(destination.data(), source.data(), source.bytes());
+  }
   if (destination.contiguous() && source.contiguous()) {
     CUDA_CHECK(cudaMemcpyAsync(destination.data(), source.data(), source.bytes(), cudaMemcpyDefault,
                                stream_));
@@ -202,6 +222,12 @@ void CudaBackend::fill(Tensor destination, double value) {
     });
   }
   check_launch();
+}
+
+void CudaBackend::sum(Tensor total, Tensor x) {
+  cuda::sum_kernel<<<1, cuda::kSumThreads, 0, stream_>>>(total.data<double>(), x.data<double>(),
+                                                         x.size());
+  cuda::check_launch();
 }
 
 void CudaBackend::add(Tensor y, Tensor a, Tensor b) { cuda::add_any(stream_, y, a, b, 1); }

@@ -1,4 +1,6 @@
 // The optimizer's operations: norm, decision and update stay on the device.
+#include <bit>
+
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/elements.cuh"
 #include "core/cuda/reductions.cuh"
@@ -71,30 +73,35 @@ struct UpdateFactors {
             static_cast<W>(1.0 / (1.0 - pow(settings.beta2, control[StepControl::adam_steps])))) {}
 };
 
-// `exact` is updated; `rounded`, where given, becomes its bf16 rounding.
+// A run of elements of one parameter. `exact` is updated; `rounded`, where given, becomes its bf16
+// rounding.
+template <class W>
+struct UpdatePiece {
+  W* exact;
+  bf16* rounded;
+  W *moment1, *moment2;
+  const W* gradient;
+  std::int64_t count;
+  double weight_decay;
+};
+
+// Elements thread, thread + threads, ... of a piece, in packs and then those that are left over.
 template <class W, int V>
-__global__ void adamw_kernel(W* exact, bf16* rounded, W* moment1, W* moment2, const W* gradient,
-                             const double* control, AdamWSettings settings, std::int64_t count) {
-  if (control[StepControl::skip] != 0) return;
-  __shared__ W shared[4];
-  if (threadIdx.x == 0) {
-    const UpdateFactors<W> f(control, settings);
-    shared[0] = f.rate, shared[1] = f.scale, shared[2] = f.correction1, shared[3] = f.correction2;
-  }
-  __syncthreads();
-  const W rate = shared[0], scale = shared[1], correction1 = shared[2], correction2 = shared[3];
+__device__ inline void update_piece(const UpdatePiece<W>& piece, const W (&factors)[4],
+                                    const AdamWSettings& settings, std::int64_t thread,
+                                    std::int64_t threads) {
+  const auto& [exact, rounded, moment1, moment2, gradient, count, weight_decay] = piece;
+  const W rate = factors[0], scale = factors[1];
   const auto update = [&](W& x, W& m, W& v, W g) {
     adamw_element(x, m, v, g * scale, static_cast<W>(settings.beta1),
                   static_cast<W>(settings.beta2), static_cast<W>(settings.epsilon),
-                  static_cast<W>(settings.weight_decay), rate, correction1, correction2);
+                  static_cast<W>(weight_decay), rate, factors[2], factors[3]);
   };
   const std::int64_t packs = count / V;
-  const std::int64_t stride = gridDim.x * std::int64_t{kThreads};
-  const std::int64_t thread = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
-  for (std::int64_t i = thread; i < packs; i += stride) {
-    auto x = load_pack<V>(exact + i * V);
-    auto m = load_pack<V>(moment1 + i * V);
-    auto v = load_pack<V>(moment2 + i * V);
+  for (std::int64_t i = thread; i < packs; i += threads) {
+    auto x = load_pack<V>(static_cast<const W*>(exact) + i * V);
+    auto m = load_pack<V>(static_cast<const W*>(moment1) + i * V);
+    auto v = load_pack<V>(static_cast<const W*>(moment2) + i * V);
     const auto g = load_pack<V>(gradient + i * V);
     Pack<bf16, V> low;
 #pragma unroll
@@ -111,6 +118,68 @@ __global__ void adamw_kernel(W* exact, bf16* rounded, W* moment1, W* moment2, co
   if (rest >= count) return;
   update(exact[rest], moment1[rest], moment2[rest], gradient[rest]);
   if (rounded != nullptr) rounded[rest] = __float2bfloat16_rn(static_cast<float>(exact[rest]));
+}
+
+// The factors of an update in shared memory; every thread of the block must call it.
+template <class W>
+__device__ inline void load_factors(W (&factors)[4], const double* control,
+                                    const AdamWSettings& settings) {
+  if (threadIdx.x == 0) {
+    const UpdateFactors<W> f(control, settings);
+    factors[0] = f.rate, factors[1] = f.scale;
+    factors[2] = f.correction1, factors[3] = f.correction2;
+  }
+  __syncthreads();
+}
+
+template <class W, int V>
+__global__ void adamw_kernel(UpdatePiece<W> piece, const double* control, AdamWSettings settings) {
+  if (control[StepControl::skip] != 0) return;
+  __shared__ W factors[4];
+  load_factors(factors, control, settings);
+  update_piece<W, V>(piece, factors, settings, blockIdx.x * std::int64_t{kThreads} + threadIdx.x,
+                     gridDim.x * std::int64_t{kThreads});
+}
+
+// A block a piece.
+template <class W, int V>
+__global__ void adamw_pieces_kernel(const UpdatePiece<W>* pieces, const double* control,
+                                    AdamWSettings settings) {
+  if (control[StepControl::skip] != 0) return;
+  __shared__ W factors[4];
+  load_factors(factors, control, settings);
+  update_piece<W, V>(pieces[blockIdx.x], factors, settings, threadIdx.x, kThreads);
+}
+
+bool begins_pack(const Tensor& t, std::uintptr_t bytes) {
+  return reinterpret_cast<std::uintptr_t>(t.data()) % bytes == 0;
+}
+
+// Whether a parameter may be walked in packs.
+bool in_packs(const AdamWTensors& t) {
+  const Tensor& exact = t.master.empty() ? t.value : t.master;
+  return begins_pack(exact, 16) && begins_pack(t.moment1, 16) && begins_pack(t.moment2, 16) &&
+         begins_pack(t.gradient, 16) && begins_pack(t.value, 8);
+}
+
+void check_update(const AdamWTensors& t) {
+  const Tensor& exact = t.master.empty() ? t.value : t.master;
+  CHECK(exact.dtype() == t.gradient.dtype() && t.moment1.dtype() == t.gradient.dtype() &&
+            t.moment2.dtype() == t.gradient.dtype() && exact.dtype() != DType::bf16,
+        "adamw of ", exact.describe(), " with gradient ", t.gradient.describe());
+}
+
+// Elements [begin, begin + count) of a parameter.
+template <class W>
+UpdatePiece<W> piece_of(const AdamWTensors& t, std::int64_t begin, std::int64_t count) {
+  const Tensor& exact = t.master.empty() ? t.value : t.master;
+  return {data_of<W>(exact) + begin,
+          t.master.empty() ? nullptr : data_of<bf16>(t.value) + begin,
+          data_of<W>(t.moment1) + begin,
+          data_of<W>(t.moment2) + begin,
+          data_of<W>(t.gradient) + begin,
+          count,
+          t.weight_decay};
 }
 
 }  // namespace
@@ -131,41 +200,47 @@ void CudaBackend::add_sum_of_squares(Tensor sum, Tensor x) {
   check_launch();
 }
 
-cuda::PieceTable::~PieceTable() { cudaFree(device); }
+cuda::PieceTable::~PieceTable() { cudaFree(device_); }
+
+void cuda::PieceTable::fill(Identity identity, const void* pieces, std::int64_t count,
+                            std::size_t bytes_of_one) {
+  CUDA_CHECK(cudaStreamSynchronize(stream_));
+  CUDA_CHECK(cudaFree(device_));
+  device_ = nullptr;
+  const std::size_t bytes = static_cast<std::size_t>(count) * bytes_of_one;
+  CUDA_CHECK(cudaMalloc(&device_, bytes));
+  CUDA_CHECK(cudaMemcpy(device_, pieces, bytes, cudaMemcpyHostToDevice));
+  identity_ = std::move(identity);
+  size_ = count;
+}
 
 void CudaBackend::add_sums_of_squares(Tensor sum, std::span<const Tensor> tensors) {
   using namespace cuda;
   if (tensors.empty()) return;
-  std::vector<std::pair<void*, std::int64_t>> wanted;
+  PieceTable::Identity wanted;
   for (const Tensor& t : tensors) {
     CHECK(t.contiguous() && t.dtype() == tensors[0].dtype(), "sum of squares of ", t.describe());
     wanted.emplace_back(t.data(), t.size());
   }
-  if (squares_.tensors != wanted) {
+  if (!squares_->lists(wanted)) {
     const auto bytes = static_cast<std::int64_t>(size_of(tensors[0].dtype()));
     std::vector<Piece> pieces;
     for (const auto& [data, count] : wanted) {
       for (std::int64_t begin = 0; begin < count; begin += kChunk) {
         pieces.push_back(
-            {static_cast<std::byte*>(data) + begin * bytes, std::min(kChunk, count - begin)});
+            {static_cast<const std::byte*>(data) + begin * bytes, std::min(kChunk, count - begin)});
       }
     }
-    synchronize();
-    CUDA_CHECK(cudaFree(squares_.device));
-    squares_.device = nullptr;
-    CUDA_CHECK(cudaMalloc(&squares_.device, pieces.size() * sizeof(Piece)));
-    CUDA_CHECK(cudaMemcpy(squares_.device, pieces.data(), pieces.size() * sizeof(Piece),
-                          cudaMemcpyHostToDevice));
-    squares_.tensors = std::move(wanted);
-    squares_.pieces = std::ssize(pieces);
+    squares_->fill(std::move(wanted), pieces.data(), std::ssize(pieces), sizeof(Piece));
   }
-  workspace_->begin(static_cast<std::size_t>(squares_.pieces) * sizeof(double));
-  auto* partial = workspace_->take<double>(squares_.pieces);
+  const std::int64_t count = squares_->size();
+  workspace_->begin(static_cast<std::size_t>(count) * sizeof(double));
+  auto* partial = workspace_->take<double>(count);
   dispatch_element(tensors[0].dtype(), [&]<class T>() {
-    squares_of_pieces_kernel<T><<<static_cast<unsigned>(squares_.pieces), kThreads, 0, stream_>>>(
-        partial, static_cast<const Piece*>(squares_.device));
+    squares_of_pieces_kernel<T><<<static_cast<unsigned>(count), kThreads, 0, stream_>>>(
+        partial, static_cast<const Piece*>(squares_->device()));
   });
-  add_squares_kernel<<<1, kThreads, 0, stream_>>>(sum.data<double>(), partial, squares_.pieces);
+  add_squares_kernel<<<1, kThreads, 0, stream_>>>(sum.data<double>(), partial, count);
   check_launch();
 }
 
@@ -180,26 +255,55 @@ void CudaBackend::adamw(Tensor value, Tensor master, Tensor moment1, Tensor mome
                         Tensor gradient, Tensor control, const AdamWSettings& settings) {
   using namespace cuda;
   if (value.size() == 0) return;
-  const Tensor& exact = master.empty() ? value : master;
-  CHECK(exact.dtype() == gradient.dtype() && moment1.dtype() == gradient.dtype() &&
-            moment2.dtype() == gradient.dtype() && exact.dtype() != DType::bf16,
-        "adamw of ", exact.describe(), " with gradient ", gradient.describe());
+  const AdamWTensors tensors{value, master, moment1, moment2, gradient, settings.weight_decay};
+  check_update(tensors);
   const auto blocks = static_cast<unsigned>(
       std::min<std::int64_t>(ceil_div<std::int64_t>(value.size(), kThreads), 132 * 8));
-  bf16* rounded = master.empty() ? nullptr : data_of<bf16>(value);
-  const auto begins_pack = [](const Tensor& t, std::uintptr_t bytes) {
-    return reinterpret_cast<std::uintptr_t>(t.data()) % bytes == 0;
-  };
-  const bool packs = begins_pack(exact, 16) && begins_pack(moment1, 16) &&
-                     begins_pack(moment2, 16) && begins_pack(gradient, 16) && begins_pack(value, 8);
   const auto run = [&]<class W>() {
-    const auto kernel = packs ? adamw_kernel<W, 16 / sizeof(W)> : adamw_kernel<W, 1>;
-    kernel<<<blocks, kThreads, 0, stream_>>>(data_of<W>(exact), rounded, data_of<W>(moment1),
-                                             data_of<W>(moment2), data_of<W>(gradient),
-                                             control.data<double>(), settings, value.size());
+    const auto kernel = in_packs(tensors) ? adamw_kernel<W, 16 / sizeof(W)> : adamw_kernel<W, 1>;
+    kernel<<<blocks, kThreads, 0, stream_>>>(piece_of<W>(tensors, 0, value.size()),
+                                             control.data<double>(), settings);
   };
-  exact.dtype() == DType::f64 ? run.template operator()<double>()
-                              : run.template operator()<float>();
+  gradient.dtype() == DType::f64 ? run.template operator()<double>()
+                                 : run.template operator()<float>();
+  check_launch();
+}
+
+void CudaBackend::adamw_all(std::span<const AdamWTensors> all, Tensor control,
+                            const AdamWSettings& settings) {
+  using namespace cuda;
+  constexpr std::int64_t kPiece = 32768;  // elements that one block updates
+  if (all.empty()) return;
+  PieceTable::Identity wanted;
+  bool packs = true;
+  for (const AdamWTensors& t : all) {
+    check_update(t);
+    CHECK(t.gradient.dtype() == all[0].gradient.dtype(), "adamw of ", t.gradient.describe(),
+          " beside ", all[0].gradient.describe());
+    packs = packs && in_packs(t);
+    for (const Tensor* part : {&t.value, &t.master, &t.moment1, &t.moment2, &t.gradient}) {
+      wanted.emplace_back(part->data(), t.value.size());
+    }
+    wanted.emplace_back(nullptr, std::bit_cast<std::int64_t>(t.weight_decay));
+  }
+  const auto run = [&]<class W>() {
+    if (!updates_->lists(wanted)) {
+      std::vector<UpdatePiece<W>> pieces;
+      for (const AdamWTensors& t : all) {
+        const std::int64_t count = t.value.size();
+        for (std::int64_t begin = 0; begin < count; begin += kPiece) {
+          pieces.push_back(piece_of<W>(t, begin, std::min(kPiece, count - begin)));
+        }
+      }
+      if (pieces.empty()) return;
+      updates_->fill(std::move(wanted), pieces.data(), std::ssize(pieces), sizeof(UpdatePiece<W>));
+    }
+    const auto kernel = packs ? adamw_pieces_kernel<W, 16 / sizeof(W)> : adamw_pieces_kernel<W, 1>;
+    kernel<<<static_cast<unsigned>(updates_->size()), kThreads, 0, stream_>>>(
+        static_cast<const UpdatePiece<W>*>(updates_->device()), control.data<double>(), settings);
+  };
+  all[0].gradient.dtype() == DType::f64 ? run.template operator()<double>()
+                                        : run.template operator()<float>();
   check_launch();
 }
 

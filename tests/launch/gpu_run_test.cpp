@@ -29,14 +29,15 @@ class GpuRun : public testing::Test {
   std::string path(const std::string& name) const { return (folder_.path() / name).string(); }
 
   // A model with every kind of part, of sizes that the fast kernels take.
+  const std::string kModel =
+      "--set model.d_model=128 --set model.d_ff=256 --set model.n_heads=4 --set model.seq_len=128 "
+      "--set model.qk_norm=true --set model.conv.rank=16 ";
   std::string command(const std::string& output, const std::string& more) {
     return kConvoy + " train " + kSource +
            "/launch/configs/tiny.toml --set data.train=" + path("text.h5") +
            " --set data.val=" + path("text.h5") +
-           " --set eval.batches=4 --set train.steps=40 --set train.batch_tokens=2048 --set "
-           "model.d_model=128 --set model.d_ff=256 --set model.n_heads=4 --set model.seq_len=128 "
-           "--set model.qk_norm=true --set model.conv.rank=16 --output " +
-           path(output) + " " + more;
+           " --set eval.batches=4 --set train.steps=40 --set train.batch_tokens=2048 " + kModel +
+           "--output " + path(output) + " " + more;
   }
   void train(const std::string& output, const std::string& more) {
     const auto result = run_shell(command(output, more));
@@ -64,6 +65,18 @@ TEST_F(GpuRun, TwoProcessesGiveTheSameBits) {
     EXPECT_EQ(tensor_sums(folder_.path() / (precision + "1")),
               tensor_sums(folder_.path() / (precision + "2")));
   }
+}
+
+TEST_F(GpuRun, ATableOfMeasuredMatmulsGivesTheSameBitsEveryTime) {
+  const std::string set = "--set train.device=cuda --set train.precision=bf16 ";
+  const auto measured =
+      run_convoy("bench matmul " + std::string(kSource) + "/launch/configs/tiny.toml " + kModel +
+                 set + "--write " + path("matmuls"));
+  ASSERT_EQ(measured.code, 0) << measured.output;
+  const std::string with_table = set + "--set numerics.matmul_table=" + path("matmuls");
+  train("table1", with_table);
+  train("table2", with_table);
+  EXPECT_EQ(tensor_sums(folder_.path() / "table1"), tensor_sums(folder_.path() / "table2"));
 }
 
 TEST_F(GpuRun, StoppedAndResumedEqualsUndisturbed) {

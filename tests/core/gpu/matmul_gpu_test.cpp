@@ -1,4 +1,5 @@
 // Memory and matmuls on a GPU.
+#include "core/matmul_choices.h"
 #include "tests/core/gpu/device_bench.h"
 
 namespace convoy::test {
@@ -96,6 +97,93 @@ TEST_F(MatmulOnGpu, BitsOfARowDependOnThatRowAloneInInvariantMode) {
     ops::matmul(bench.gpu(), all, a, Transpose::no, b, Transpose::yes);
     ops::matmul(bench.gpu(), one, a.row_range(97, 1), Transpose::no, b, Transpose::yes);
     EXPECT_EQ(bench.download(one), bench.download(all.row_range(97, 1)));
+  }
+}
+
+TEST_F(MatmulOnGpu, AddsAResidualInOnePass) {
+  for (const NumericsMode mode : {NumericsMode::fast, NumericsMode::invariant}) {
+    for (const DType dtype : kAllDtypes) {
+      for (const Layout layout : {Layout::contiguous, Layout::strided}) {
+        DeviceBench bench(dtype, mode);
+        const std::int64_t m = 72, n = 48, k = 160;
+        const Tensor a = bench.random({m, k}), b = bench.random({n, k});
+        const Tensor residual = bench.random({m, n});
+        Tensor expected = bench.host().output({m, n}), size = bench.host().output({m, n});
+        ops::matmul_add(bench.cpu(), expected, a, Transpose::no, b, Transpose::yes, residual);
+        ops::matmul_add(bench.cpu(), size, bench.magnitude(a), Transpose::no, bench.magnitude(b),
+                        Transpose::yes, bench.magnitude(residual));
+        Tensor c = bench.output({m, n}, layout);
+        const Tensor added = bench.upload(residual, Layout::contiguous);
+        ops::matmul_add(bench.gpu(), c, bench.upload(a), Transpose::no, bench.upload(b),
+                        Transpose::yes, added);
+        bench.expect_sum(c, expected, size, k, 1, "matmul with a residual");
+        EXPECT_EQ(bench.download(added), values(residual));
+      }
+    }
+  }
+}
+
+// What was measured is what a run takes, and its bits are the same every time.
+TEST_F(MatmulOnGpu, ATableOfMeasuredChoicesIsTaken) {
+  DeviceBench bench(DType::bf16);
+  const Tensor a = bench.upload(bench.random({640, 256})),
+               b = bench.upload(bench.random({384, 256}));
+  const auto choices = std::make_shared<MatmulChoices>();
+  const auto product = [&](MeasureMatmuls measure) {
+    const auto backend = make_cuda_backend(NumericsMode::fast, 0);
+    backend->use_matmul_choices(choices, measure);
+    Tensor c = bench.output({640, 384});
+    bench.backend().synchronize();
+    backend->matmul(c, a, Transpose::no, b, Transpose::yes, Accumulate::no);
+    backend->synchronize();
+    return bench.download(c);
+  };
+  const auto measured = product(MeasureMatmuls::yes);
+  ASSERT_EQ(choices->all().size(), 1u);
+  const auto [key, choice] = *choices->all().begin();
+  EXPECT_GT(choice.seconds, 0);
+  EXPECT_LE(choice.seconds, choice.unasked_seconds);
+  EXPECT_EQ(product(MeasureMatmuls::no), measured);
+  choices->set(key, {std::string(choice.algorithm.size(), 'f'), 1e-6, 1e-6});
+  EXPECT_THROW(product(MeasureMatmuls::no), Error);
+}
+
+TEST_F(MatmulOnGpu, SumsAreTheSameEveryTime) {
+  DeviceBench bench(DType::f64);
+  for (const std::int64_t count : {1, 1023, 65536}) {
+    const Tensor x = bench.random({count});
+    const Tensor gx = bench.upload(x);
+    Tensor total = bench.output({1}), again = bench.output({1}),
+           expected = bench.host().output({1});
+    bench.cpu().backend.sum(expected, x);
+    bench.backend().sum(total, gx);
+    bench.backend().sum(again, gx);
+    double size = 0;
+    for (const double value : values(x)) size += std::abs(value);
+    bench.expect_near(
+        total, expected,
+        [&](std::int64_t, std::int64_t) {
+          return 2 * static_cast<double>(count) * unit_roundoff(DType::f64) * size;
+        },
+        "sum");
+    EXPECT_EQ(bench.download(total), bench.download(again));
+  }
+}
+
+// More copies than the ring that they pass through has pieces; the host's values change at once.
+TEST_F(MatmulOnGpu, HostValuesMayChangeAfterACopy) {
+  DeviceBench bench(DType::f64);
+  constexpr std::int64_t kCopies = 100;
+  Tensor on_device = bench.output({kCopies, 1000});
+  std::vector<double> host(1000);
+  for (std::int64_t i = 0; i < kCopies; ++i) {
+    std::fill(host.begin(), host.end(), static_cast<double>(i));
+    bench.backend().copy(on_device.row_range(i, 1),
+                         Tensor(host.data(), DType::f64, DeviceKind::cpu, {1, 1000}));
+  }
+  const auto found = bench.download(on_device);
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    ASSERT_EQ(found[i], static_cast<double>(i / 1000));
   }
 }
 

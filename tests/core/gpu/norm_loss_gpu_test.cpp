@@ -115,6 +115,63 @@ TEST_F(NormOnGpu, WithTheResidualEqualsTheTwoOperationsApart) {
   }
 }
 
+// In one pass over whole rows, beside the two operations apart, of which the sum's order differs.
+TEST_F(NormOnGpu, BothGradientsInOnePassEqualThoseApart) {
+  for (const DType dtype : kAllDtypes) {
+    for (const std::int64_t width : {8, 24, 384, 1024, 2048, 4096}) {
+      for (const Layout layout : {Layout::contiguous, Layout::strided}) {
+        for (const std::int64_t rows : {1, 37, 700}) {
+          for (const bool adds : {false, true}) {
+            DeviceBench bench(dtype);
+            const DType wide = wide_of(dtype);
+            const Tensor hx = bench.random({rows, width}), hdy = bench.random({rows, width});
+            const Tensor x = bench.upload(hx, layout), dy = bench.upload(hdy, layout);
+            const Tensor weight = bench.upload(bench.random({width}));
+            const Tensor rest = adds ? bench.upload(bench.random({rows, width}), layout) : Tensor();
+            const Tensor before = bench.random_as(wide, {width});
+            Tensor y = bench.output({rows, width});
+            Tensor rstd = bench.output_as(wide, std::array<std::int64_t, 2>{rows, 1});
+            ops::rmsnorm_forward(bench.gpu(), y, rstd, x, weight, 1e-5);
+            Tensor dx = bench.output({rows, width}, layout), dx2 = bench.output({rows, width});
+            Tensor dw = bench.upload_as(wide, before), dw2 = bench.upload_as(wide, before);
+            Tensor dw3 = bench.upload_as(wide, before);
+            ops::rmsnorm_backward(bench.gpu(), dx, dw, dy, x, rstd, weight, rest);
+            if (adds) {
+              ops::rmsnorm_backward_input_add(bench.gpu(), dx2, dy, x, rstd, weight, rest);
+            } else {
+              ops::rmsnorm_backward_input(bench.gpu(), dx2, dy, x, rstd, weight);
+            }
+            ops::rmsnorm_backward_weight(bench.gpu(), dw2, dy, x, rstd);
+            const auto found = bench.download(dx), expected = bench.download(dx2);
+            const auto r = bench.download(rstd);
+            for (std::size_t i = 0; i < found.size(); ++i) {
+              // The mean over the row is a sum of `width` terms in two orders.
+              const double row = r[i / static_cast<std::size_t>(width)];
+              const double slack = static_cast<double>(width + 8) * unit_roundoff(wide) * 32 * row;
+              ASSERT_NEAR(found[i], expected[i],
+                          slack + 2 * unit_roundoff(dtype) * std::abs(expected[i]))
+                  << name_of(dtype) << ' ' << rows << " x " << width;
+            }
+            const auto sums = bench.download(dw), apart = bench.download(dw2);
+            for (std::int64_t j = 0; j < width; ++j) {
+              double size = std::abs(at(before, 0, j));
+              for (std::int64_t i = 0; i < rows; ++i) {
+                size += std::abs(at(hdy, i, j) * at(hx, i, j) * r[static_cast<std::size_t>(i)]);
+              }
+              ASSERT_NEAR(sums[static_cast<std::size_t>(j)], apart[static_cast<std::size_t>(j)],
+                          2 * static_cast<double>(rows + 8) * unit_roundoff(wide) * size);
+            }
+            Tensor again = bench.output({rows, width}, layout);
+            ops::rmsnorm_backward(bench.gpu(), again, dw3, dy, x, rstd, weight, rest);
+            EXPECT_EQ(bench.download(again), found);
+            EXPECT_EQ(bench.download(dw3), sums) << "not the same bits";
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_F(RopeOnGpu, TurnsForwardAndBackLikeTheReference) {
   for (const DType dtype : kAllDtypes) {
     for (const std::int64_t width : {2, 6, 64}) {
@@ -251,6 +308,46 @@ TEST_F(LossOnGpu, StatisticsLossesAndGradientsEqualTheReference) {
             return 2 * relative * 0.25 + unit_roundoff(dtype) * std::abs(at(logits, i, j));
           },
           "dlogits");
+    }
+  }
+}
+
+// A row may lie in one block, in a cluster, or be too wide for one.
+TEST_F(LossOnGpu, InOnePassEqualsTheReference) {
+  for (const DType dtype : kAllDtypes) {
+    for (const std::int64_t classes : {1, 257, 1000, 8192, 40008, 100352, 300000}) {
+      DeviceBench bench(dtype);
+      const std::int64_t rows = 7;
+      const DType wide = wide_of(dtype);
+      std::vector<std::int64_t> drawn;
+      for (std::int64_t i = 0; i < rows; ++i) {
+        drawn.push_back(i == 3 ? -1 : (i * 7919 + classes - 1) % classes);
+      }
+      const Tensor targets = bench.host().indices(drawn), gtargets = bench.upload(targets);
+      const Tensor logits = bench.random({rows, classes}, 3), glogits = bench.upload(logits);
+      const Tensor again = bench.upload(logits);
+      Tensor statistics = bench.host().output({rows, 3}), losses = bench.host().output({rows});
+      ops::cross_entropy(bench.cpu(), losses, statistics, logits, targets, 0.25);
+      Tensor gstatistics = bench.output_as(wide, statistics.shape());
+      Tensor glosses = bench.output_as(DType::f64, losses.shape());
+      ops::cross_entropy(bench.gpu(), glosses, gstatistics, glogits, gtargets, 0.25);
+      const double relative =
+          static_cast<double>(classes + 64) * (unit_roundoff(wide) + unit_roundoff(DType::f64));
+      bench.expect_near(
+          glosses, losses,
+          [&](std::int64_t, std::int64_t i) {
+            return relative * (1 + std::abs(at(statistics, i, 0)) + std::abs(at(statistics, i, 2)));
+          },
+          "losses");
+      bench.expect_near(
+          glogits, logits,
+          [&](std::int64_t i, std::int64_t j) {
+            return 2 * relative * 0.25 * (std::abs(at(logits, i, j)) + 1e-6) +
+                   unit_roundoff(dtype) * std::abs(at(logits, i, j));
+          },
+          "dlogits");
+      ops::cross_entropy(bench.gpu(), glosses, gstatistics, again, gtargets, 0.25);
+      EXPECT_EQ(bench.download(again), bench.download(glogits)) << "not the same bits";
     }
   }
 }

@@ -113,5 +113,51 @@ TEST_F(OptimizerOnGpu, AdamWUpdatesTheMasterAndRoundsTheValue) {
   }
 }
 
+// Many parameters at once, some longer than a block's piece, one that does not begin at a pack.
+TEST_F(OptimizerOnGpu, AdamWOfManyGivesTheBitsOfOneAfterAnother) {
+  for (const DType dtype : kAllDtypes) {
+    for (const bool aligned : {true, false}) {
+      DeviceBench bench(dtype);
+      const DType wide = wide_of(dtype);
+      const bool mixed = dtype == DType::bf16;
+      Control host{};
+      host[StepControl::learning_rate] = 0.25;
+      host[StepControl::adam_steps] = 3;
+      host[StepControl::update_scale] = 0.5;
+      const Tensor control = control_tensor(bench, host);
+      std::vector<AdamWTensors> many, one;
+      for (const std::int64_t count : {1, 4099, 70000, 64}) {
+        const Tensor x = bench.random_as(wide, {count + 1}), g = bench.random_as(wide, {count + 1});
+        const Tensor m = bench.random_as(wide, {count + 1}, 0.1);
+        const Tensor v = bench.magnitude(bench.random_as(wide, {count + 1}, 0.01));
+        const auto part = [&](const Tensor& t) {
+          return t.reshape({count + 1, 1}).row_range(aligned ? 0 : 1, count).reshape({count});
+        };
+        for (auto* list : {&many, &one}) {
+          const Tensor exact = part(bench.upload_as(wide, x));
+          list->push_back({mixed ? part(bench.output({count + 1})) : exact,
+                           mixed ? exact : Tensor(), part(bench.upload_as(wide, m)),
+                           part(bench.upload_as(wide, v)), part(bench.upload_as(wide, g)),
+                           count == 64 ? 0.0 : 0.1});
+        }
+      }
+      AdamWSettings settings{0.9, 0.95, 1e-8, 0.1};
+      bench.backend().adamw_all(many, control, settings);
+      for (const AdamWTensors& t : one) {
+        settings.weight_decay = t.weight_decay;
+        bench.backend().adamw(t.value, t.master, t.moment1, t.moment2, t.gradient, control,
+                              settings);
+      }
+      for (std::size_t i = 0; i < many.size(); ++i) {
+        EXPECT_EQ(bench.download(many[i].value), bench.download(one[i].value));
+        EXPECT_EQ(bench.download(many[i].moment1), bench.download(one[i].moment1));
+        EXPECT_EQ(bench.download(many[i].moment2), bench.download(one[i].moment2));
+        if (!mixed) continue;
+        EXPECT_EQ(bench.download(many[i].master), bench.download(one[i].master));
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace convoy::test

@@ -1,7 +1,5 @@
-// RMSNorm and rotary positions. A warp takes one group of channels of one row and keeps it in
+// RMSNorm. A warp takes one group of channels of one row and keeps it in
 // registers, so a sum needs no shared memory and a group of up to 2,048 bf16 is read once.
-#include <cmath>
-
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/elements.cuh"
 #include "core/cuda/partial_sums.cuh"
@@ -44,8 +42,9 @@ __device__ inline void for_each_pack(std::int64_t width, Function&& run) {
   }
 }
 
-// y = norm of x, or of sum = x + b where b is given.
-template <class T, int V, bool Adds>
+// y = norm of x, or of sum = x + b where b is given. All loads of a group that fits come before its
+// first store; a wider one is read again where it is not held.
+template <class T, int V, int Held, bool Adds>
 __global__ void norm_forward_kernel(Rows<T> y, Rows<Wide<T>> rstd, Rows<const T> x, Rows<T> sum,
                                     Rows<const T> b, const T* weight, Groups groups,
                                     Wide<T> epsilon) {
@@ -53,27 +52,48 @@ __global__ void norm_forward_kernel(Rows<T> y, Rows<Wide<T>> rstd, Rows<const T>
   const std::int64_t group = group_of_warp();
   if (group >= groups.count) return;
   const std::int64_t row = groups.row(group), column = groups.column(group);
-  Pack<T, V> held[kHeld];
-  W squares = 0;
-  for_each_pack<V>(groups.width, [&](int k, std::int64_t j) {
-    auto pack = load_pack<V>(x.row(row) + column + j);
-    if (Adds) {
-      const auto other = load_pack<V>(b.row(row) + column + j);
+  const int lane = threadIdx.x % kWarp;
+  const auto place = [&](int k) { return (std::int64_t{k} * kWarp + lane) * V; };
+  const auto inside = [&](int k) { return place(k) < groups.width; };
+  const auto added = [](const Pack<T, V>& left, const Pack<T, V>& right) {
+    Pack<T, V> result;
 #pragma unroll
-      for (int e = 0; e < V; ++e) {
-        pack.element[e] = narrow<T>(widen(pack.element[e]) + widen(other.element[e]));
-      }
-      store_pack(sum.row(row) + column + j, pack);
+    for (int e = 0; e < V; ++e) {
+      result.element[e] = narrow<T>(widen(left.element[e]) + widen(right.element[e]));
     }
+    return result;
+  };
+  W squares = 0;
+  const auto add_squares = [&](const Pack<T, V>& pack) {
 #pragma unroll
     for (int e = 0; e < V; ++e) squares += widen(pack.element[e]) * widen(pack.element[e]);
-    if (k >= 0) held[k] = pack;
-  });
+  };
+
+  Pack<T, V> held[Held], other[Held];
+#pragma unroll
+  for (int k = 0; k < Held; ++k) {
+    const std::int64_t j = column + (inside(k) ? place(k) : 0);
+    held[k] = load_pack<V>(x.row(row) + j);
+    if (Adds) other[k] = load_pack<V>(b.row(row) + j);
+  }
+#pragma unroll
+  for (int k = 0; k < Held; ++k) {
+    if (!inside(k)) continue;
+    if (Adds) held[k] = added(held[k], other[k]);
+    add_squares(held[k]);
+  }
+  for (std::int64_t j = place(Held); j < groups.width; j += kWarp * V) {
+    auto pack = load_pack<V>(x.row(row) + column + j);
+    if (Adds) {
+      pack = added(pack, load_pack<V>(b.row(row) + column + j));
+      store_pack(sum.row(row) + column + j, pack);
+    }
+    add_squares(pack);
+  }
   const W r = W(1) / sqrt(warp_sum(squares) / static_cast<W>(groups.width) + epsilon);
-  if (threadIdx.x % kWarp == 0) rstd.row(row)[group % groups.per_row] = r;
-  const T* again = Adds ? sum.row(row) : x.row(row);
-  for_each_pack<V>(groups.width, [&](int k, std::int64_t j) {
-    const auto pack = k >= 0 ? held[k] : load_pack<V>(again + column + j);
+  if (lane == 0) rstd.row(row)[group % groups.per_row] = r;
+
+  const auto store_normed = [&](std::int64_t j, const Pack<T, V>& pack) {
     const auto w = load_pack<V>(weight + j);
     Pack<T, V> result;
 #pragma unroll
@@ -81,7 +101,17 @@ __global__ void norm_forward_kernel(Rows<T> y, Rows<Wide<T>> rstd, Rows<const T>
       result.element[e] = narrow<T>(widen(pack.element[e]) * r * widen(w.element[e]));
     }
     store_pack(y.row(row) + column + j, result);
-  });
+  };
+#pragma unroll
+  for (int k = 0; k < Held; ++k) {
+    if (!inside(k)) continue;
+    if (Adds) store_pack(sum.row(row) + column + place(k), held[k]);
+    store_normed(place(k), held[k]);
+  }
+  const T* again = Adds ? sum.row(row) : x.row(row);
+  for (std::int64_t j = place(Held); j < groups.width; j += kWarp * V) {
+    store_normed(j, load_pack<V>(again + column + j));
+  }
 }
 
 // dx = rstd (w dy - n mean(w dy n)) with n = x rstd, plus the residual where one is given.
@@ -159,31 +189,6 @@ __global__ void norm_weight_kernel(Wide<T>* partial, Rows<const T> dy, Rows<cons
   }
 }
 
-// Threads by (row, pair of a head): cosine and sine serve every head of the row.
-template <class T>
-__global__ void rope_kernel(Rows<T> x, const std::int32_t* positions, std::int64_t rows, int heads,
-                            int half, const double* frequency, double sign) {
-  const std::int64_t index = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
-  if (index >= rows * half) return;
-  const std::int64_t row = index / half;
-  const int j = static_cast<int>(index % half);
-  const double turns = positions[row] * frequency[j];  // of a full circle
-  const double angle = turns - rint(turns);
-  Wide<T> sine, cosine;
-  if constexpr (sizeof(Wide<T>) == 8) {
-    sincospi(2 * angle, &sine, &cosine);
-  } else {
-    sincospif(static_cast<float>(2 * angle), &sine, &cosine);
-  }
-  sine *= static_cast<Wide<T>>(sign);
-  T* pair = x.row(row) + j;
-  for (int head = 0; head < heads; ++head, pair += 2 * half) {
-    const Wide<T> a = widen(pair[0]), b = widen(pair[half]);
-    pair[0] = narrow<T>(a * cosine - b * sine);
-    pair[half] = narrow<T>(b * cosine + a * sine);
-  }
-}
-
 Groups groups_of(const Tensor& x, std::int64_t width) {
   const std::int64_t per_row = x.cols() / width;
   return {x.rows() * per_row, width, static_cast<int>(per_row)};
@@ -204,6 +209,18 @@ void dispatch_packs(std::int64_t width, std::initializer_list<Tensor> tensors, F
   });
 }
 
+// Calls run.template operator()<T, V, Held>(): packs as above, and how many of them a lane holds.
+template <class Function>
+void dispatch_held(std::int64_t width, std::initializer_list<Tensor> tensors, Function&& run) {
+  dispatch_packs(width, tensors, [&]<class T, int V>() {
+    const std::int64_t held = ceil_div<std::int64_t>(width, kWarp * V);
+    if (held == 1) return run.template operator()<T, V, 1>();
+    if (held == 2) return run.template operator()<T, V, 2>();
+    if (held <= 4) return run.template operator()<T, V, 4>();
+    run.template operator()<T, V, kHeld>();
+  });
+}
+
 }  // namespace
 }  // namespace cuda
 
@@ -211,8 +228,8 @@ void CudaBackend::rmsnorm_forward(Tensor y, Tensor rstd, Tensor x, Tensor weight
   using namespace cuda;
   if (x.size() == 0) return;
   const Groups groups = groups_of(x, weight.size());
-  dispatch_packs(weight.size(), {x, y, weight}, [&]<class T, int V>() {
-    norm_forward_kernel<T, V, false><<<blocks_of(groups), kWarps * kWarp, 0, stream_>>>(
+  dispatch_held(weight.size(), {x, y, weight}, [&]<class T, int V, int Held>() {
+    norm_forward_kernel<T, V, Held, false><<<blocks_of(groups), kWarps * kWarp, 0, stream_>>>(
         rows_of<T>(y), rows_of<Wide<T>>(rstd), read_rows<T>(x), {}, {}, data_of<T>(weight), groups,
         static_cast<Wide<T>>(epsilon));
   });
@@ -224,8 +241,8 @@ void CudaBackend::add_rmsnorm_forward(Tensor sum, Tensor y, Tensor rstd, Tensor 
   using namespace cuda;
   if (sum.size() == 0) return;
   const Groups groups = groups_of(sum, weight.size());
-  dispatch_packs(weight.size(), {sum, y, a, b, weight}, [&]<class T, int V>() {
-    norm_forward_kernel<T, V, true><<<blocks_of(groups), kWarps * kWarp, 0, stream_>>>(
+  dispatch_held(weight.size(), {sum, y, a, b, weight}, [&]<class T, int V, int Held>() {
+    norm_forward_kernel<T, V, Held, true><<<blocks_of(groups), kWarps * kWarp, 0, stream_>>>(
         rows_of<T>(y), rows_of<Wide<T>>(rstd), read_rows<T>(a), rows_of<T>(sum), read_rows<T>(b),
         data_of<T>(weight), groups, static_cast<Wide<T>>(epsilon));
   });
@@ -276,40 +293,6 @@ void CudaBackend::rmsnorm_backward_weight(Tensor dweight, Tensor dy, Tensor x, T
     add_partials(data_of<W>(dweight), partial, groups.width, chunks, stream_);
   });
   check_launch();
-}
-
-// Su et al., arXiv 2104.09864: pair (j, j + K/2) of position p turns by p * theta^(-2j/K).
-void CudaBackend::rope(Tensor x, Tensor positions, std::int64_t head_width, double theta,
-                       RopeDirection direction) {
-  using namespace cuda;
-  if (x.size() == 0) return;
-  const int half = static_cast<int>(head_width / 2);
-  const double* frequency = rope_frequencies(head_width, theta);
-  const double sign = direction == RopeDirection::forward ? 1.0 : -1.0;
-  const std::int64_t threads = x.rows() * half;
-  dispatch_element(x.dtype(), [&]<class T>() {
-    rope_kernel<T>
-        <<<static_cast<unsigned>(ceil_div<std::int64_t>(threads, 256)), 256, 0, stream_>>>(
-            rows_of<T>(x), positions.data<std::int32_t>(), x.rows(),
-            static_cast<int>(x.cols() / head_width), half, frequency, sign);
-  });
-  check_launch();
-}
-
-// theta^(-2j/K) / (2 pi), in device memory for the life of the backend.
-const double* CudaBackend::rope_frequencies(std::int64_t head_width, double theta) {
-  auto& held = frequencies_[{head_width, theta}];
-  if (held != nullptr) return held;
-  std::vector<double> host(static_cast<std::size_t>(head_width / 2));
-  for (std::size_t j = 0; j < host.size(); ++j) {
-    host[j] = std::pow(theta, -2.0 * static_cast<double>(j) / static_cast<double>(head_width)) /
-              (2 * M_PI);
-  }
-  void* data = nullptr;
-  CUDA_CHECK(cudaMalloc(&data, host.size() * sizeof(double)));
-  held = static_cast<double*>(data);
-  CUDA_CHECK(cudaMemcpy(held, host.data(), host.size() * sizeof(double), cudaMemcpyHostToDevice));
-  return held;
 }
 
 }  // namespace convoy
