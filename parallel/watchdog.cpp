@@ -182,15 +182,16 @@ std::optional<PositionFile> Watchdog::read_position(int rank) const {
 std::string Watchdog::report(const RankPosition& position) const {
   const RankPosition::Wait& wait = *position.wait;
   const double silence_s = std::max(4 * period_s_, options_.deadline_s / 2);
-  std::string text =
-      concat("watchdog: rank ", position.rank, " has waited ",
-             one_decimal(seconds_since(wait.since)), " in ", operation(wait), " between ranks ",
-             listed(wait.peers), "; the deadline is ", one_decimal(options_.deadline_s), '\n');
+  std::string text = concat("watchdog: rank ", position.rank, " has waited ",
+                            one_decimal(seconds_since(wait.since)), " in ", operation(wait),
+                            wait.peers.empty() ? "" : " between ranks ", listed(wait.peers),
+                            "; the deadline is ", one_decimal(options_.deadline_s), '\n');
   if (!position.breadcrumb.empty()) text += "  while: " + position.breadcrumb + '\n';
   Suspects suspects;
   for (int rank = 0; rank < world_size_; ++rank) {
     if (rank == position.rank) continue;
-    const bool is_peer = std::find(wait.peers.begin(), wait.peers.end(), rank) != wait.peers.end();
+    const bool is_peer = wait.peers.empty() ||
+                         std::find(wait.peers.begin(), wait.peers.end(), rank) != wait.peers.end();
     const auto file = read_position(rank);
     const bool silent = !file || file->age_s > silence_s;
     if (silent || is_peer) text += concat("  rank ", rank, ": ", described(file, wait), '\n');
