@@ -10,7 +10,6 @@ namespace convoy {
 
 struct StepResult {
   double loss;          // nats per counted target of the global batch
-  double wait_seconds;  // spent waiting for other ranks
   bool stop_requested;  // on any rank
 };
 
@@ -34,7 +33,6 @@ class GradientStep {
   MicroBatchRange own_;  // this rank's micro-batches
   std::vector<Batch> batches_;
   std::vector<double> nats_;  // of all micro-batches
-  double wait_seconds_ = 0;
 };
 
 }  // namespace convoy

@@ -98,10 +98,8 @@ void PipelineModel::run_step(const StepInput& input) {
   executor_->run();
   const Doing doing("sum of gradients");
   for (const auto& stage : stages_) stage->sums().finish();
-  const Stopwatch watch;
   sum_over_tp();
   if (config_.model.tie_embeddings) add_tied_gradients();
-  waited_ = watch.seconds();
 }
 
 // What the tp ranks have shares of: once a step, and after the sum over the other ranks, because
@@ -184,12 +182,6 @@ double PipelineModel::nats(const Batch& batch) {
     std::swap(evaluation_in_, evaluation_out_);  // for a next stage on this rank
   }
   return sum;
-}
-
-double PipelineModel::waited() const {
-  double seconds = waited_ + executor_->waited();
-  for (const auto& stage : stages_) seconds += stage->waited();
-  return seconds;
 }
 
 }  // namespace convoy

@@ -99,7 +99,6 @@ ParameterStore& StageInstance::allocated(const Layout& layout) {
 void StageInstance::begin_step(const StepInput& input) {
   input_ = input;
   sums_->begin_step();
-  weights_.restart_clock();
 }
 
 double StageInstance::summed_losses() {
