@@ -108,6 +108,8 @@ class InstrumentedCommunicator final : public Communicator {
       if (kind == Transfer::Kind::send) bytes += tensor.bytes();
       if (activity_ != nullptr) peers.push_back(members_.at(static_cast<std::size_t>(peer)));
     }
+    std::sort(peers.begin(), peers.end());
+    peers.erase(std::unique(peers.begin(), peers.end()), peers.end());
     auto watched = begin(Collective::exchange, bytes);
     watched.peers = std::move(peers);
     return watch(std::move(watched), inner_.exchange(transfers));

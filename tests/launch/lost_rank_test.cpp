@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <functional>
 #include <future>
 #include <iterator>
 #include <thread>
@@ -57,8 +58,9 @@ class LostRank : public TinyRun {
     double seconds;  // from the signal on
   };
 
-  // Trains, and signals one rank when some steps are done.
-  Ending train_and_strike(int signal, const std::string& environment) {
+  // Trains, and when some steps are done, does this to the processes of the ranks.
+  Ending train_and(const std::function<void(const std::vector<pid_t>&)>& strike,
+                   const std::string& environment = "") {
     using Clock = std::chrono::steady_clock;
     auto run = std::async(std::launch::async, [&] {
       return run_shell(environment + train_command("cut", kLayout + kWatched, kRanks));
@@ -67,13 +69,22 @@ class LostRank : public TinyRun {
       return run.wait_for(std::chrono::milliseconds(5)) == std::future_status::timeout;
     };
     while (is_running() && steps_done() < 8) continue;
-    const pid_t victim = process_of(path("cut"), kVictim);
-    if (victim > 0) kill(victim, signal);
+    std::vector<pid_t> processes;
+    for (int rank = 0; rank < kRanks; ++rank) processes.push_back(process_of(path("cut"), rank));
     const auto struck = Clock::now();
+    const bool all_there = std::count(processes.begin(), processes.end(), 0) == 0;
+    if (all_there) strike(processes);
+    if (run.wait_for(std::chrono::seconds(kDeadline + kSlack)) == std::future_status::timeout) {
+      for (const pid_t process : processes) kill(process, SIGKILL);  // nobody else ends them
+    }
     const ProcessResult result = run.get();
-    EXPECT_GT(victim, 0) << "no process to signal: " << result.output;
+    EXPECT_TRUE(all_there) << "no process to signal: " << result.output;
     return {result.code, result.output,
             std::chrono::duration<double>(Clock::now() - struck).count()};
+  }
+  Ending train_and_signal(int signal, const std::string& environment = "") {
+    return train_and([&](const std::vector<pid_t>& ranks) { kill(ranks[kVictim], signal); },
+                     environment);
   }
 
   std::int64_t steps_done() const {
@@ -116,7 +127,7 @@ class LostRank : public TinyRun {
 // So the survivors live until their own deadline.
 TEST_F(LostRank, KilledItIsNamedAndTheRunResumesToTheSameBits) {
   const Ending ending =
-      train_and_strike(SIGKILL, "export OMPI_MCA_orte_abort_on_non_zero_status=0; ");
+      train_and_signal(SIGKILL, "export OMPI_MCA_orte_abort_on_non_zero_status=0; ");
   expect_named(ending);
   expect_unfinished(ending);
   expect_resumes_to_the_same_bits();
@@ -124,19 +135,31 @@ TEST_F(LostRank, KilledItIsNamedAndTheRunResumesToTheSameBits) {
 
 // mpirun asks the survivors to end with SIGTERM before it kills them.
 TEST_F(LostRank, KilledUnderMpirunTheSurvivorsDoNotTakeSigtermForAPoliteStop) {
-  const Ending ending = train_and_strike(SIGKILL, "");
+  const Ending ending = train_and_signal(SIGKILL);
   EXPECT_LE(ending.seconds, kDeadline + kSlack);
   expect_unfinished(ending);
   expect_resumes_to_the_same_bits();
 }
 
 TEST_F(LostRank, StoppedItIsNamedAndLeavesNoProcess) {
-  const Ending ending = train_and_strike(SIGSTOP, "");
+  const Ending ending = train_and_signal(SIGSTOP);
   expect_named(ending);
   expect_unfinished(ending);
   for (int rank = 0; rank < kRanks; ++rank) {
     EXPECT_EQ(process_of(path("cut"), rank), 0) << "rank " << rank << " is still there";
   }
+}
+
+// As a batch system suspends a job, or a lid a laptop: nobody waited too long.
+TEST_F(LostRank, SuspendedTogetherForLongerThanTheDeadlineAllGoOn) {
+  const Ending ending = train_and([&](const std::vector<pid_t>& ranks) {
+    for (const pid_t rank : ranks) kill(rank, SIGSTOP);
+    std::this_thread::sleep_for(std::chrono::seconds(kDeadline + 2));
+    for (const pid_t rank : ranks) kill(rank, SIGCONT);
+  });
+  EXPECT_EQ(ending.code, 0) << ending.output;
+  EXPECT_GT(ending.seconds, kDeadline) << "nothing was suspended";
+  EXPECT_EQ(run_status(folder_.path() / "cut"), "done");
 }
 
 }  // namespace
