@@ -73,9 +73,12 @@ class LostRank : public TinyRun {
     for (int rank = 0; rank < kRanks; ++rank) processes.push_back(process_of(path("cut"), rank));
     const auto struck = Clock::now();
     const bool all_there = std::count(processes.begin(), processes.end(), 0) == 0;
-    if (all_there) strike(processes);
-    if (run.wait_for(std::chrono::seconds(kDeadline + kSlack)) == std::future_status::timeout) {
-      for (const pid_t process : processes) kill(process, SIGKILL);  // nobody else ends them
+    if (all_there) {
+      strike(processes);
+      const auto patience = std::chrono::seconds(kDeadline + kSlack);
+      if (run.wait_for(patience) == std::future_status::timeout) {
+        for (const pid_t process : processes) kill(process, SIGKILL);  // nobody else ends them
+      }
     }
     const ProcessResult result = run.get();
     EXPECT_TRUE(all_there) << "no process to signal: " << result.output;
