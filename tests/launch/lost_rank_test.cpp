@@ -1,11 +1,11 @@
 // A rank of several is killed or stopped in the middle of a step: the others end within the
 // deadline and name it, nobody takes the run for done or stopped in agreement, and resumed it ends
 // with the bits of a run to which nothing happened.
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <fstream>
 #include <functional>
 #include <future>
