@@ -104,9 +104,9 @@ void Trainer::announce() {
                   config_.model.label(), counts.total, steps_, config_.train.batch_tokens,
                   ranks_->size(), ranks_->size() == 1 ? "" : "s",
                   flops_per_token_ * static_cast<double>(steps_ * config_.train.batch_tokens)));
+  const std::int64_t windows = steps_ * config_.train.batch_tokens / config_.model.seq_len;
   const double epochs =
-      static_cast<double>(steps_ * config_.train.batch_tokens / config_.model.seq_len) /
-      static_cast<double>(data_.windows_per_epoch());
+      static_cast<double>(windows) / static_cast<double>(data_.windows_per_epoch());
   progress_.note(fmt::format("{} windows of {} tokens an epoch, {:.2f} epochs",
                              data_.windows_per_epoch(), config_.model.seq_len, epochs));
   progress_.note(fmt::format("{}{} on {}", config_.train.precision,

@@ -59,7 +59,7 @@ class CheckpointWriter {
  private:
   struct Snapshot;
 
-  void start(Snapshot snapshot, const std::vector<TensorRecord>& records);
+  void start(Snapshot what, const std::vector<TensorRecord>& records);
   void make_folder(std::int64_t step) const;
   void snapshot(Snapshot& snapshot, const std::vector<TensorRecord>& records);
   void write(const Snapshot& snapshot) const;
