@@ -23,6 +23,9 @@ struct ParallelConfig {
   std::int64_t zero = 0;  // what data parallel ranks divide: 1 moments, 2 gradients, 3 weights
   std::string recompute = "none";     // none | block: which activations are recomputed
   std::int64_t recompute_blocks = 0;  // how many blocks, from the first; 0: all
+  // A rank that waits longer for others ends the run with a report that names who is behind; 0:
+  // waits for ever. Longer than the slowest checkpoint takes to write.
+  double communication_deadline_s = 600;
 };
 
 struct TrainConfig {

@@ -43,6 +43,8 @@ class RunChecker {
     require(p.recompute_blocks >= 0 && p.recompute_blocks <= c_.model.n_layers,
             "parallel.recompute_blocks is ", p.recompute_blocks,
             "; use 0 to n_layers = ", c_.model.n_layers);
+    require(p.communication_deadline_s >= 0, "parallel.communication_deadline_s is ",
+            p.communication_deadline_s, "; use 0 (off) or a number of seconds");
     require(c_.train.device != "cuda" || cuda_device_count() > 0,
             "train.device = \"cuda\", but there is no GPU here or the program was built without "
             "CUDA; use \"cpu\" or \"auto\"");

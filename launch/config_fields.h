@@ -45,6 +45,7 @@ void visit_fields(Config&& c, Visitor& visitor) {
   visitor("zero", c.parallel.zero);
   visitor("recompute", c.parallel.recompute, Names{"none", "block"});
   visitor("recompute_blocks", c.parallel.recompute_blocks);
+  visitor("communication_deadline_s", c.parallel.communication_deadline_s);
 
   visitor.section("train");
   visitor("steps", c.train.steps);

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "launch/stopwatch.h"
-
 namespace convoy {
 
 GradientStep::GradientStep(const RunConfig& config, const Layout& layout, PipelineModel& model,
@@ -41,41 +39,38 @@ void GradientStep::load_ahead(std::int64_t first_sample) {
 
 bool GradientStep::agree_to_stop(bool stop) {
   std::int32_t wishes = stop ? 1 : 0;
-  const Stopwatch wait;
   layout_.world()
       .all_reduce(Tensor(&wishes, DType::i32, DeviceKind::cpu, {1}), Reduction::sum)
       .wait();
-  wait_seconds_ += wait.seconds();
   return wishes > 0;
 }
 
 // Every element has one rank that contributes it, so a sum over ranks only gathers.
 double GradientStep::sum_over_micro_batches() {
   const auto size = static_cast<std::int64_t>(nats_.size());
-  const Stopwatch wait;
   layout_.world()
       .all_reduce(Tensor(nats_.data(), DType::f64, DeviceKind::cpu, {size}), Reduction::sum)
       .wait();
-  wait_seconds_ += wait.seconds();
   return std::accumulate(nats_.begin(), nats_.end(), 0.0);
 }
 
 StepResult GradientStep::run(std::int64_t step, bool stop) {
-  wait_seconds_ = 0;
-  if (agree_to_stop(stop)) return {0, wait_seconds_, true};
+  if (agree_to_stop(stop)) return {0, true};
   const std::int64_t samples = micro_batches(config_) * config_.train.micro_batch;
   const std::int64_t first_sample = (step - 1) * samples;
   const auto targets = static_cast<double>(data_.counted_targets(first_sample, samples));
-  CHECK(targets > 0, "no target counts in samples ", first_sample, " to ",
-        first_sample + samples - 1);
+  if (targets == 0) {
+    throw Error(concat("step ", step, " has no target that counts: in each of its ", samples,
+                       " windows every target begins a document; set data.pack = \"stream\", a "
+                       "larger train.batch_tokens, or train on longer documents"));
+  }
   take_batches(first_sample);
   if (step < total_steps(config_)) load_ahead(first_sample + samples);
   std::fill(nats_.begin(), nats_.end(), 0.0);
   const std::span<double> all(nats_);
   model_.run_step(
       {batches_, 1 / targets, all.subspan(static_cast<std::size_t>(own_.begin), batches_.size())});
-  wait_seconds_ += model_.waited();
-  return {sum_over_micro_batches() / targets, wait_seconds_, false};
+  return {sum_over_micro_batches() / targets, false};
 }
 
 }  // namespace convoy

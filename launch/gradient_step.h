@@ -13,7 +13,6 @@ namespace convoy {
 
 struct StepResult {
   double loss;          // nats per counted target of the global batch
-  double wait_seconds;  // spent waiting for other ranks
   bool stop_requested;  // on any rank
 };
 
@@ -40,7 +39,6 @@ class GradientStep {
   MicroBatchRange own_;  // this rank's micro-batches
   std::vector<Batch> batches_;
   std::vector<double> nats_;  // of all micro-batches
-  double wait_seconds_ = 0;
   // Last, because a thread that still loads must end before what it reads is gone.
   std::int64_t ahead_first_sample_ = -1;
   std::future<std::vector<Batch>> ahead_;

@@ -102,10 +102,8 @@ void PipelineModel::run_step(const StepInput& input) {
   for (const auto& stage : stages_) stage->end_step();
   const Doing doing("sum of gradients");
   for (const auto& stage : stages_) stage->sums().finish();
-  const Stopwatch watch;
   sum_over_tp();
   if (config_.model.tie_embeddings) add_tied_gradients();
-  waited_ = watch.seconds();
 }
 
 // What the tp ranks have shares of: once a step, and after the sum over the other ranks, because
@@ -188,12 +186,6 @@ double PipelineModel::nats(const Batch& batch) {
     std::swap(evaluation_in_, evaluation_out_);  // for a next stage on this rank
   }
   return sum;
-}
-
-double PipelineModel::waited() const {
-  double seconds = waited_ + executor_->waited();
-  for (const auto& stage : stages_) seconds += stage->waited();
-  return seconds;
 }
 
 }  // namespace convoy

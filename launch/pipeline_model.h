@@ -30,8 +30,6 @@ class PipelineModel final : public LossModel {
   void end_evaluation() override;
   double nats(const Batch& batch) override;
 
-  double waited() const;  // seconds of the last step in which this rank waited for others
-
  private:
   void make_workspace();
   void make_gather_pool();
@@ -52,7 +50,6 @@ class PipelineModel final : public LossModel {
   std::vector<OwnPart> parts_;
   OwnedTensor tied_;                            // the other stage's gradient of the tied table
   OwnedTensor evaluation_in_, evaluation_out_;  // [own_rows, D]
-  double waited_ = 0;
 };
 
 }  // namespace convoy

@@ -100,7 +100,6 @@ ParameterStore& StageInstance::allocated(const Layout& layout) {
 void StageInstance::begin_step(const StepInput& input) {
   input_ = input;
   sums_->begin_step();
-  weights_.restart_clock();
 }
 
 Tensor StageInstance::nats_of(std::int64_t micro_batch) const {

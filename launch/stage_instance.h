@@ -66,7 +66,6 @@ class StageInstance final : public Stage {
   const ModelPiece& piece() const { return settings_.piece; }
   StageWeights& weights() { return weights_; }
   GradientSums& sums() { return *sums_; }
-  double waited() const { return sums_->waited() + weights_.waited(); }  // seconds of a step
 
  private:
   struct Slot {

@@ -59,11 +59,8 @@ void StageWeights::gather_into(std::size_t bucket, const Tensor& full) {
 }
 
 void StageWeights::wait_all() {
-  if (works_.empty()) return;
-  const Stopwatch watch;
   for (auto& work : works_) work.wait();
   works_.clear();
-  waited_ += watch.seconds();
 }
 
 void StageWeights::publish() {

@@ -9,7 +9,6 @@
 
 #include "core/backend.h"
 #include "launch/own_range.h"
-#include "launch/stopwatch.h"
 #include "parallel/communicator.h"
 
 namespace convoy {
@@ -47,9 +46,6 @@ class StageWeights {
   void ready();
   void release(GatherPool& pool);
 
-  double waited() const { return waited_; }  // seconds, since the last call of restart_clock
-  void restart_clock() { waited_ = 0; }
-
  private:
   void gather_into(std::size_t bucket, const Tensor& full);
   void wait_all();
@@ -63,7 +59,6 @@ class StageWeights {
   OwnedTensor own_masters_;  // their masters in f32, where they are bf16
   Tensor gathered_;
   std::vector<Work> works_;
-  double waited_ = 0;
 };
 
 }  // namespace convoy

@@ -9,5 +9,7 @@ bool stop_requested();
 
 // What a run that was asked to stop leaves with, so that nobody takes it for done.
 constexpr int kInterruptedExitCode = 75;
+// What a run that a watchdog ended leaves with.
+constexpr int kHangExitCode = 70;
 
 }  // namespace convoy

@@ -6,6 +6,7 @@
 #include "launch/verbs.h"
 #include "parallel/mpi.h"
 #include "parallel/nccl_communicator.h"
+#include "parallel/watchdog.h"
 
 namespace convoy {
 namespace {
@@ -18,6 +19,17 @@ struct TrainArguments {
 // A run that is done already needs nothing more.
 bool is_done(const std::filesystem::path& run_directory) {
   return run_status(run_directory) == "done";
+}
+
+// Ends all ranks when one waits for the others beyond the deadline. None for a lone rank, or
+// without a deadline.
+std::unique_ptr<Watchdog> watchdog_of(const RunConfig& config, const TrainOptions& options,
+                                      int ranks, const MpiEnvironment& mpi) {
+  const double deadline_s = config.parallel.communication_deadline_s;
+  if (ranks == 1 || deadline_s == 0) return nullptr;
+  const WatchdogOptions watch{options.output / "positions", deadline_s};
+  return std::make_unique<Watchdog>(watch, ranks, print_to_stderr,
+                                    [&mpi] { mpi.abort(kHangExitCode); });
 }
 
 int run_train(const TrainArguments& arguments, const MpiEnvironment& mpi) {
@@ -39,6 +51,8 @@ int run_train(const TrainArguments& arguments, const MpiEnvironment& mpi) {
   if (backend->device() == DeviceKind::cuda) {
     world = make_nccl_communicator(std::move(world), *backend);
   }
+  const auto watchdog = watchdog_of(config, options, world->size(), mpi);
+  if (watchdog) options.activity = &watchdog->watch(world->rank());
   Trainer trainer(config, options, *backend, *world);
   return trainer.run() == RunStatus::interrupted ? kInterruptedExitCode : 0;
 }
@@ -59,6 +73,9 @@ void add_train_verb(CLI::App& app, const MpiEnvironment& mpi, ExitCode& exit_cod
   verb->footer(
       "SIGTERM, SIGINT and SIGUSR1 end the run after the step at hand with a checkpoint and exit "
       "code 75.\n"
+      "On several ranks, a wait beyond parallel.communication_deadline_s ends all of them with "
+      "exit\n"
+      "code 70 and a report that names the rank behind.\n"
       "Example: mpirun -np 2 convoy train run.toml --set train.steps=100 --output runs/first");
   verb->callback([arguments, &mpi, &exit_code] { exit_code.value = run_train(*arguments, mpi); });
 }

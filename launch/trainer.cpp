@@ -43,11 +43,11 @@ Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& 
     : config_(config),
       options_(options),
       backend_(backend),
-      ranks_(ranks),
+      ranks_(instrument(ranks, "world", communication_, options.activity)),
       flops_per_token_(training_flops_per_token(config.model).total()),
       steps_(total_steps(config)),
       data_(data_options(config)),
-      layout_(config, ranks),
+      layout_(config, *ranks_),
       model_(config, layout_, backend),
       optimizer_(backend, model_.own_parts(), norm_ranks(config, layout_), config.optimizer),
       gradients_(config_, layout_, model_, data_),
@@ -56,19 +56,20 @@ Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& 
   if (!config.data.val.empty()) {
     validation_file_.emplace(config.data.val);
     validation_.emplace(*validation_file_, config.model.seq_len, parse_pack(config.data.pack));
-    const Replicas replicas{ranks, layout_.mesh().shape().dp, layout_.mesh().position().dp};
+    const Replicas replicas{*ranks_, layout_.mesh().shape().dp, layout_.mesh().position().dp};
     evaluator_.emplace(model_, replicas, *validation_, config.eval.batches);
   }
   if (options.resume) resume();
   directory_.emplace(options_.output, role(), config_, ranks.size(),
                      hardware_of_run(backend, dtype_of_run(config)), state_.attempt);
-  writer_.emplace(backend, CheckpointWriter::Options{checkpoint_root(), config.checkpoint.keep,
-                                                     config.checkpoint.async, config.checkpoint.at,
-                                                     ranks.rank()});
+  writer_.emplace(
+      backend, CheckpointWriter::Options{checkpoint_root(), config.checkpoint.keep,
+                                         config.checkpoint.async, config.checkpoint.at,
+                                         ranks.rank(), config.parallel.communication_deadline_s});
 }
 
 RunDirectory::Role Trainer::role() const {
-  return ranks_.rank() == 0 ? RunDirectory::Role::writer : RunDirectory::Role::silent;
+  return ranks_->rank() == 0 ? RunDirectory::Role::writer : RunDirectory::Role::silent;
 }
 
 std::filesystem::path Trainer::checkpoint_root() const {
@@ -81,7 +82,7 @@ std::filesystem::path Trainer::checkpoint_root() const {
 void Trainer::resume() {
   const auto found = options_.resume->empty() ? find_latest(checkpoint_root()) : options_.resume;
   const std::int64_t attempt = last_attempt(options_.output) + 1;
-  ranks_.barrier();  // every rank has looked before rank 0 writes
+  ranks_->barrier();  // every rank has looked before rank 0 writes
   if (found) {
     start_from(*found);
   } else if (!options_.branch_from.empty()) {
@@ -102,11 +103,11 @@ void Trainer::announce() {
   progress_.note(
       fmt::format("{}: {} parameters, {} steps of {} tokens on {} rank{}, {:.3g} training FLOPs",
                   config_.model.label(), counts.total, steps_, config_.train.batch_tokens,
-                  ranks_.size(), ranks_.size() == 1 ? "" : "s",
+                  ranks_->size(), ranks_->size() == 1 ? "" : "s",
                   flops_per_token_ * static_cast<double>(steps_ * config_.train.batch_tokens)));
+  const std::int64_t windows = steps_ * config_.train.batch_tokens / config_.model.seq_len;
   const double epochs =
-      static_cast<double>(steps_ * config_.train.batch_tokens / config_.model.seq_len) /
-      static_cast<double>(data_.windows_per_epoch());
+      static_cast<double>(windows) / static_cast<double>(data_.windows_per_epoch());
   progress_.note(fmt::format("{} windows of {} tokens an epoch, {:.2f} epochs",
                              data_.windows_per_epoch(), config_.model.seq_len, epochs));
   progress_.note(fmt::format("{}{} on {}", config_.train.precision,
@@ -126,7 +127,7 @@ RunStatus Trainer::run() {
     finish(status);
     return status;
   } catch (const std::exception& error) {
-    if (ranks_.rank() == 0) {
+    if (ranks_->rank() == 0) {
       directory_->write_summary(
           summary_now(diverged_ ? RunStatus::diverged : RunStatus::failed, error.what()));
     }
@@ -139,13 +140,14 @@ RunStatus Trainer::loop() {
     const std::int64_t step = state_.step + 1;
     const Doing doing(concat("step ", step));
     const Stopwatch watch;
+    const double waited_before = communication_.total().wait_s;
     const StepResult result = gradients_.run(step, stop_requested());
     if (result.stop_requested) return RunStatus::interrupted;
     const double rate = learning_rate(config_, step);
     const UpdateResult update = optimizer_.update(rate, result.loss);
     model_.publish();
     state_.step = step;
-    record(result, update, rate, watch.seconds());
+    record(result, update, rate, {watch.seconds(), communication_.total().wait_s - waited_before});
     stop_if_diverged(update);
     const bool last = step == steps_;
     if (evaluator_ && !last && config_.eval.every > 0 && step % config_.eval.every == 0) {
@@ -158,8 +160,9 @@ RunStatus Trainer::loop() {
 }
 
 void Trainer::record(const StepResult& result, const UpdateResult& update, double rate,
-                     double seconds) {
+                     const StepTime& time) {
   constexpr double kMemory = 0.9;
+  const double seconds = time.seconds;
   seconds_per_step_ =
       seconds_per_step_ == 0 ? seconds : kMemory * seconds_per_step_ + (1 - kMemory) * seconds;
   const TrainRow row{state_.step,
@@ -170,7 +173,7 @@ void Trainer::record(const StepResult& result, const UpdateResult& update, doubl
                      rate,
                      update.gradient_norm,
                      static_cast<double>(config_.train.batch_tokens) / seconds,
-                     result.wait_seconds / seconds,
+                     time.waited / seconds,
                      update.skipped};
   directory_->append(row);
   progress_.step(row, seconds_per_step_ * static_cast<double>(steps_ - state_.step));
@@ -202,7 +205,7 @@ void Trainer::save_checkpoint() {
   TrainingState state = state_;
   state.wall_s = wall_seconds();
   const bool counts = layout_.mesh().gradient().rank() == 0;
-  save_run_checkpoint(*writer_, ranks_, config_, state, optimizer_, counts, data_.files()[0]);
+  save_run_checkpoint(*writer_, *ranks_, config_, state, optimizer_, counts, data_.files()[0]);
 }
 
 RunSummary Trainer::summary_now(RunStatus status, const std::string& message) const {
@@ -229,7 +232,7 @@ void Trainer::finish(RunStatus status) {
   }
   directory_->write_table();
   directory_->write_summary(summary);
-  ranks_.barrier();  // all durable work is done before any rank leaves
+  ranks_->barrier();  // all durable work is done before any rank leaves
 }
 
 }  // namespace convoy

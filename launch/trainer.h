@@ -13,6 +13,7 @@
 #include "launch/progress.h"
 #include "launch/run_checkpoint.h"
 #include "launch/run_directory.h"
+#include "parallel/instrumented_communicator.h"
 
 namespace convoy {
 
@@ -20,6 +21,7 @@ struct TrainOptions {
   std::filesystem::path output;                 // the run directory
   std::optional<std::filesystem::path> resume;  // a checkpoint; empty: the newest of this run
   std::filesystem::path branch_from;            // where that has none: another run's checkpoint
+  RankActivity* activity = nullptr;             // tells a watchdog what this rank waits for
 };
 
 class Trainer {
@@ -32,11 +34,16 @@ class Trainer {
   RunStatus run();
 
  private:
+  struct StepTime {
+    double seconds, waited;  // in all, and of that for other ranks
+  };
+
   void resume();
   void start_from(const std::filesystem::path& checkpoint);
   void announce();
   RunStatus loop();
-  void record(const StepResult& result, const UpdateResult& update, double rate, double seconds);
+  void record(const StepResult& result, const UpdateResult& update, double rate,
+              const StepTime& time);
   void stop_if_diverged(const UpdateResult& update);
   void evaluate();
   void save_checkpoint();
@@ -51,7 +58,8 @@ class Trainer {
   RunConfig config_;
   TrainOptions options_;
   Backend& backend_;
-  Communicator& ranks_;
+  CommunicationLog communication_;
+  std::unique_ptr<Communicator> ranks_;  // of which all groups are made, so that all are counted
   double flops_per_token_;
   std::int64_t steps_;
   TrainingData data_;

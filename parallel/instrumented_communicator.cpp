@@ -50,52 +50,57 @@ class WatchedWork final : public Work::Pending {
   Work work_;
 };
 
-std::vector<int> world_ranks_of(Communicator& group, int own) {
+// Who the members of a group are in the world. Nobody knows yet whom this waits for.
+std::vector<int> world_ranks_of(Communicator& group, std::string_view label,
+                                RankActivity& activity) {
   std::vector<std::int32_t> all(static_cast<std::size_t>(group.size()));
-  std::int32_t mine = own;
+  std::int32_t mine = activity.rank();
   const Tensor in(&mine, DType::i32, DeviceKind::cpu, {1});
   const Tensor out(all.data(), DType::i32, DeviceKind::cpu, {group.size()});
+  activity.begin_wait(Collective::all_gather, 0, label, {});
   group.all_gather(out, in).wait();
+  activity.end_wait();
   return {all.begin(), all.end()};
 }
 
 class InstrumentedCommunicator final : public Communicator {
  public:
-  bool in_order() const override { return inner_->in_order(); }
-  InstrumentedCommunicator(std::unique_ptr<Communicator> inner, std::string_view label,
-                           CommunicationLog& log, RankActivity* activity)
-      : inner_(std::move(inner)),
+  bool in_order() const override { return inner_.in_order(); }
+  InstrumentedCommunicator(Communicator& inner, std::unique_ptr<Communicator> owned,
+                           std::string_view label, CommunicationLog& log, RankActivity* activity)
+      : owned_(std::move(owned)),
+        inner_(inner),
         label_(label),
         log_(log),
         counts_(log.counts_of(label)),
         activity_(activity) {
-    if (activity_ != nullptr) members_ = world_ranks_of(*inner_, activity_->rank());
+    if (activity_ != nullptr) members_ = world_ranks_of(inner_, label_, *activity_);
   }
 
-  std::string_view name() const override { return inner_->name(); }
-  int rank() const override { return inner_->rank(); }
-  int size() const override { return inner_->size(); }
+  std::string_view name() const override { return inner_.name(); }
+  int rank() const override { return inner_.rank(); }
+  int size() const override { return inner_.size(); }
 
   Work all_reduce(Tensor values, Reduction reduction) override {
     auto watched = begin(Collective::all_reduce, values.bytes());
-    return watch(std::move(watched), inner_->all_reduce(values, reduction));
+    return watch(std::move(watched), inner_.all_reduce(values, reduction));
   }
   Work all_gather(Tensor out, Tensor in) override {
     auto watched = begin(Collective::all_gather, in.bytes());
-    return watch(std::move(watched), inner_->all_gather(out, in));
+    return watch(std::move(watched), inner_.all_gather(out, in));
   }
   Work reduce_scatter(Tensor out, Tensor in) override {
     auto watched = begin(Collective::reduce_scatter, in.bytes());
-    return watch(std::move(watched), inner_->reduce_scatter(out, in));
+    return watch(std::move(watched), inner_.reduce_scatter(out, in));
   }
   Work all_to_all(Tensor out, std::span<const std::int64_t> receive_rows, Tensor in,
                   std::span<const std::int64_t> send_rows) override {
     auto watched = begin(Collective::all_to_all, in.bytes());
-    return watch(std::move(watched), inner_->all_to_all(out, receive_rows, in, send_rows));
+    return watch(std::move(watched), inner_.all_to_all(out, receive_rows, in, send_rows));
   }
   Work broadcast(Tensor values, int root) override {
     auto watched = begin(Collective::broadcast, root == rank() ? values.bytes() : 0);
-    return watch(std::move(watched), inner_->broadcast(values, root));
+    return watch(std::move(watched), inner_.broadcast(values, root));
   }
   Work exchange(std::span<const Transfer> transfers) override {
     std::size_t bytes = 0;
@@ -104,22 +109,24 @@ class InstrumentedCommunicator final : public Communicator {
       if (kind == Transfer::Kind::send) bytes += tensor.bytes();
       if (activity_ != nullptr) peers.push_back(members_.at(static_cast<std::size_t>(peer)));
     }
+    std::sort(peers.begin(), peers.end());
+    peers.erase(std::unique(peers.begin(), peers.end()), peers.end());
     auto watched = begin(Collective::exchange, bytes);
     watched.peers = std::move(peers);
-    return watch(std::move(watched), inner_->exchange(transfers));
+    return watch(std::move(watched), inner_.exchange(transfers));
   }
   void barrier() override {
-    begin(Collective::barrier, 0).wait_in([this] { inner_->barrier(); });
+    begin(Collective::barrier, 0).wait_in([this] { inner_.barrier(); });
   }
   std::unique_ptr<Communicator> split(int colour) override {
     return split_named(colour, concat(label_, '/', colour));
   }
   std::unique_ptr<Communicator> split_named(int colour, std::string_view label) override {
     std::unique_ptr<Communicator> part;
-    begin(Collective::split, 0).wait_in([&] { part = inner_->split_named(colour, label); });
+    begin(Collective::split, 0).wait_in([&] { part = inner_.split_named(colour, label); });
     return instrument(std::move(part), label, log_, activity_);
   }
-  void progress() override { inner_->progress(); }
+  void progress() override { inner_.progress(); }
 
  private:
   Watched begin(Collective collective, std::size_t bytes) {
@@ -133,7 +140,8 @@ class InstrumentedCommunicator final : public Communicator {
     return Work(std::make_unique<WatchedWork>(std::move(watched), std::move(work)));
   }
 
-  std::unique_ptr<Communicator> inner_;
+  std::unique_ptr<Communicator> owned_;  // or none
+  Communicator& inner_;
   std::string label_;
   CommunicationLog& log_;
   CommunicationLog::Counts& counts_;
@@ -147,7 +155,14 @@ std::unique_ptr<Communicator> instrument(std::unique_ptr<Communicator> inner,
                                          std::string_view label, CommunicationLog& log,
                                          RankActivity* activity) {
   if (inner->size() == 1) return inner;
-  return std::make_unique<InstrumentedCommunicator>(std::move(inner), label, log, activity);
+  Communicator& stays = *inner;
+  return std::make_unique<InstrumentedCommunicator>(stays, std::move(inner), label, log, activity);
+}
+
+std::unique_ptr<Communicator> instrument(Communicator& inner, std::string_view label,
+                                         CommunicationLog& log, RankActivity* activity) {
+  if (inner.size() == 1) return make_self_communicator();
+  return std::make_unique<InstrumentedCommunicator>(inner, nullptr, label, log, activity);
 }
 
 }  // namespace convoy

@@ -18,5 +18,8 @@ namespace convoy {
 std::unique_ptr<Communicator> instrument(std::unique_ptr<Communicator> inner,
                                          std::string_view label, CommunicationLog& log,
                                          RankActivity* activity = nullptr);
+// The same around a communicator that somebody else owns and keeps longer.
+std::unique_ptr<Communicator> instrument(Communicator& inner, std::string_view label,
+                                         CommunicationLog& log, RankActivity* activity = nullptr);
 
 }  // namespace convoy

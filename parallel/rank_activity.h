@@ -21,7 +21,7 @@ struct RankPosition {
     Collective collective;
     std::uint64_t number;  // counts the group's operations from 0
     std::string group;
-    std::vector<int> peers;  // the ranks it depends on
+    std::vector<int> peers;  // the ranks it depends on; empty: not known, any of them
     std::chrono::steady_clock::time_point since;
   };
   int rank = 0;

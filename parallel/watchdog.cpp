@@ -12,6 +12,9 @@ namespace convoy {
 namespace {
 
 namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr double kStill = 4;  // periods without a look: the process stood still
 
 constexpr const char* kComputing = "computing";
 
@@ -22,8 +25,8 @@ double wall_clock_s() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
 fs::path file_of(const fs::path& directory, int rank) { return directory / concat("rank_", rank); }
@@ -116,7 +119,10 @@ RankActivity& Watchdog::watch(int rank) {
 void Watchdog::run() {
   const std::chrono::duration<double> period(period_s_);
   std::unique_lock lock(mutex_);
-  while (!stopping_) {
+  awake_since_ = Clock::now();
+  for (auto last = awake_since_; !stopping_;) {
+    if (seconds_since(last) > kStill * period_s_) awake_since_ = Clock::now();
+    last = Clock::now();
     if (!look()) {
       // Unlocked: a destructor must not wait for the grace to pass before it can ask to stop.
       stop_asked_.wait_for(lock, std::chrono::duration<double>(options_.grace_s),
@@ -128,11 +134,15 @@ void Watchdog::run() {
   }
 }
 
+double Watchdog::waited_s(const RankPosition::Wait& wait) const {
+  return seconds_since(std::max(wait.since, awake_since_));
+}
+
 bool Watchdog::look() {
   for (const auto& activity : ranks_) {
     const RankPosition position = activity.position();
     write_position(position);
-    if (position.wait && seconds_since(position.wait->since) > options_.deadline_s) {
+    if (position.wait && waited_s(*position.wait) > options_.deadline_s) {
       print_(report(position));
       return false;
     }
@@ -183,14 +193,15 @@ std::string Watchdog::report(const RankPosition& position) const {
   const RankPosition::Wait& wait = *position.wait;
   const double silence_s = std::max(4 * period_s_, options_.deadline_s / 2);
   std::string text =
-      concat("watchdog: rank ", position.rank, " has waited ",
-             one_decimal(seconds_since(wait.since)), " in ", operation(wait), " between ranks ",
-             listed(wait.peers), "; the deadline is ", one_decimal(options_.deadline_s), '\n');
+      concat("watchdog: rank ", position.rank, " has waited ", one_decimal(waited_s(wait)), " in ",
+             operation(wait), wait.peers.empty() ? "" : " between ranks ", listed(wait.peers),
+             "; the deadline is ", one_decimal(options_.deadline_s), '\n');
   if (!position.breadcrumb.empty()) text += "  while: " + position.breadcrumb + '\n';
   Suspects suspects;
   for (int rank = 0; rank < world_size_; ++rank) {
     if (rank == position.rank) continue;
-    const bool is_peer = std::find(wait.peers.begin(), wait.peers.end(), rank) != wait.peers.end();
+    const bool is_peer = wait.peers.empty() ||
+                         std::find(wait.peers.begin(), wait.peers.end(), rank) != wait.peers.end();
     const auto file = read_position(rank);
     const bool silent = !file || file->age_s > silence_s;
     if (silent || is_peer) text += concat("  rank ", rank, ": ", described(file, wait), '\n');

@@ -3,9 +3,11 @@
 // and writes each rank's position to a small file in a directory that all ranks share, by temporary
 // name and rename, so that it also works on a network file system. The operations themselves only
 // note their position in memory. When a wait exceeds the deadline, the peers' files tell whose
-// position is behind, and the age of a file tells a stopped or dead rank from a busy one.
+// position is behind, and the age of a file tells a stopped or dead rank from a busy one. A job
+// that stood still as a whole (suspended, a laptop asleep) and goes on has not waited meanwhile.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <filesystem>
 #include <functional>
@@ -51,6 +53,7 @@ class Watchdog {
  private:
   void run();
   bool look();  // false once a hang was reported
+  double waited_s(const RankPosition::Wait& wait) const;
   void write_position(const RankPosition& position) const;
   std::optional<PositionFile> read_position(int rank) const;
   std::string report(const RankPosition& position) const;
@@ -63,6 +66,7 @@ class Watchdog {
   std::mutex mutex_;
   std::condition_variable stop_asked_;
   bool stopping_ = false;
+  std::chrono::steady_clock::time_point awake_since_;  // when the process last stood still
   std::list<RankActivity> ranks_;
   std::thread thread_;  // last: it uses all of the above
 };

@@ -189,9 +189,8 @@ void CheckpointWriter::write_part(const Snapshot& snapshot) const {
 
 namespace {
 
-// Waits for what another writer leaves.
-Manifest await_part(const fs::path& partial, int rank) {
-  constexpr auto kDeadline = std::chrono::minutes(30);
+// Waits for what another writer leaves; `deadline_s` of 0: for ever.
+Manifest await_part(const fs::path& partial, int rank, double deadline_s) {
   const auto start = std::chrono::steady_clock::now();
   const fs::path part = partial / part_name(rank), failure = partial / failure_name(rank);
   for (auto pause = std::chrono::milliseconds(1); !fs::exists(part);
@@ -200,9 +199,12 @@ Manifest await_part(const fs::path& partial, int rank) {
       throw Error(concat("rank ", rank, " could not write its shard of ", partial.string(), ": ",
                          read_text(failure)));
     }
-    if (std::chrono::steady_clock::now() - start > kDeadline) {
+    const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
+    if (deadline_s > 0 && waited.count() > deadline_s) {
       throw Error(concat("rank ", rank, " has not written its shard of ", partial.string(), " in ",
-                         kDeadline.count(), " minutes"));
+                         deadline_s,
+                         " s: it has ended, or its disk is slow; where it is slow, raise "
+                         "parallel.communication_deadline_s"));
     }
     std::this_thread::sleep_for(pause);
   }
@@ -221,7 +223,7 @@ void CheckpointWriter::write(const Snapshot& snapshot) const {
   manifest.step = snapshot.step;
   write_shard(partial, snapshot, manifest);
   for (const int writer : snapshot.writers) {
-    if (writer != options_.rank) manifest.merge(await_part(partial, writer));
+    if (writer != options_.rank) manifest.merge(await_part(partial, writer, options_.deadline_s));
   }
   for (const auto& [file, text] : snapshot.texts) {
     replace_text(partial / file, text);

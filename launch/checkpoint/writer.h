@@ -36,6 +36,7 @@ class CheckpointWriter {
     bool async = true;
     std::vector<std::int64_t> pinned = {};  // steps whose checkpoints stay as well
     int rank = 0;                           // among those that write together
+    double deadline_s = 0;  // for the other writers' shards, which the first waits for; 0: none
   };
 
   CheckpointWriter(Backend& backend, Options options);
@@ -58,7 +59,7 @@ class CheckpointWriter {
  private:
   struct Snapshot;
 
-  void start(Snapshot snapshot, const std::vector<TensorRecord>& records);
+  void start(Snapshot what, const std::vector<TensorRecord>& records);
   void make_folder(std::int64_t step) const;
   void snapshot(Snapshot& snapshot, const std::vector<TensorRecord>& records);
   void write(const Snapshot& snapshot) const;

@@ -177,6 +177,24 @@ TEST(CheckpointFailure, TheSameStepIsReplacedWhereFoldersCannotBeSwapped) {
   EXPECT_FALSE(fs::exists(folder.path() / ".step_00000005.old"));
 }
 
+TEST(CheckpointFailure, AWriterThatNeverWritesIsNamedAtTheDeadline) {
+  const TemporaryFolder folder;
+  const auto backend = make_cpu_backend(NumericsMode::fast);
+  CheckpointWriter writer(*backend, {.root = folder.path(), .deadline_s = 0.05});
+  SmallModel model(3);
+  writer.prepare(3);
+  writer.save_together(3, texts_of(3), model.records(), {0, 2});
+  try {
+    writer.finish();
+    FAIL() << "published without the shard of rank 2";
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    EXPECT_NE(text.find("rank 2 has not written its shard"), std::string::npos) << text;
+    EXPECT_NE(text.find("parallel.communication_deadline_s"), std::string::npos) << text;
+  }
+  EXPECT_FALSE(find_latest(folder.path()));
+}
+
 // In a process of its own: HDF5 stays unwell after a file that it could not write.
 TEST(CheckpointFailure, AFullDiskIsAnErrorAndTheNextSaveWorks) {
   const TemporaryFolder folder;

@@ -83,6 +83,7 @@ TEST(Config, ALayoutThatCannotBeIsRefusedWithNumbersAndRemedy) {
       {"zero = 4", 1, "parallel.zero is 4; use 0"},
       {"tp = 3", 3, "parallel.tp = 3 does not divide model.n_heads = 4"},
       {"ep = 2", 2, "set parallel.ep = 1"},
+      {"communication_deadline_s = -1", 2, "parallel.communication_deadline_s is -1; use 0 (off)"},
       {"sequence_parallel = true", 1, "parallel.sequence_parallel is set but has no effect"}};
   for (const auto& [parallel, ranks, message] : refusals) {
     const std::string text = problems_text(kTrainable + "[parallel]\n" + parallel + "\n", ranks);

@@ -72,7 +72,7 @@ class LayoutLab {
     overrides.insert(overrides.end(), more.begin(), more.end());
     overrides.push_back("data.train=" + data());
     overrides.push_back("data.val=" + data());
-    overrides.push_back("log.console=quiet");
+    overrides.emplace_back("log.console=quiet");
     return parse_config(toml_, "the test's model", overrides);
   }
 

@@ -1,43 +1,12 @@
 // Whole training runs as processes: stopping, killing and resuming must lose nothing and change
 // no bit.
-#include "core/random.h"
-#include "tests/launch/process.h"
-#include "tests/launch/temporary_folder.h"
+#include "tests/launch/tiny_run.h"
 
 namespace convoy::test {
 namespace {
 
-namespace fs = std::filesystem;
-
-class Run : public testing::Test {
+class Run : public TinyRun {
  protected:
-  Run() {
-    const RandomStream random(1, "text");
-    std::string text;
-    for (std::uint64_t i = 0; i < 20000; ++i) {
-      text += "the cat sat on a mat.\n"[random.bits(i / 3)[0] % 22];
-    }
-    replace_text(folder_.path() / "text.txt", text);
-    const auto made = run_convoy("prepare --input " + path("text.txt") +
-                                 " --tokenizer bytes --output " + path("text.h5"));
-    CHECK(made.code == 0, made.output);
-  }
-
-  std::string path(const std::string& name) const { return (folder_.path() / name).string(); }
-
-  std::string train_command(const std::string& output, const std::string& more, int ranks = 1) {
-    const std::string launcher =
-        ranks == 1 ? "" : kSource + "/launch/run_mpi -n " + std::to_string(ranks) + " ";
-    return launcher + kConvoy + " train " + kSource +
-           "/launch/configs/tiny.toml --set data.train=" + path("text.h5") +
-           " --set data.val=" + path("text.h5") +
-           " --set eval.batches=4 --set train.steps=40 --set train.device=cpu --output " +
-           path(output) + " " + more;
-  }
-  ProcessResult train(const std::string& output, const std::string& more = "", int ranks = 1) {
-    return run_shell(train_command(output, more, ranks));
-  }
-
   // Starts a run, waits until it has reached a step, sends a signal, returns its exit code.
   ProcessResult train_and_signal(const std::string& output, const std::string& signal,
                                  const std::string& more, int ranks) {
@@ -59,18 +28,6 @@ class Run : public testing::Test {
     ASSERT_EQ(train("cut", slow + "--resume auto", ranks).code, 0);
     expect_equal_runs("cut", "whole");
   }
-
-  void expect_equal_runs(const std::string& a, const std::string& b) {
-    EXPECT_EQ(tensor_sums(folder_.path() / a), tensor_sums(folder_.path() / b));
-    for (const char* name : {"train_loss", "lr", "grad_norm"}) {
-      EXPECT_EQ(column(folder_.path() / a, "train", name),
-                column(folder_.path() / b, "train", name));
-    }
-    EXPECT_EQ(column(folder_.path() / a, "eval", "val_loss"),
-              column(folder_.path() / b, "eval", "val_loss"));
-  }
-
-  TemporaryFolder folder_;
 };
 
 TEST_F(Run, StoppedBySigusr1AndResumedEqualsUndisturbed) {
