@@ -1,7 +1,5 @@
 #include "launch/stage_instance.h"
 
-#include <numeric>
-
 #include "core/null_backend.h"
 #include "launch/model_instance.h"
 
@@ -81,9 +79,7 @@ StageInstance::StageInstance(Backend& backend, const StageSettings& settings, co
         {}}));
   }
   if (!settings.piece.last) return;
-  const std::int64_t rows = slots_.front()->batch.view().rows();
-  losses_ = OwnedTensor(backend, DType::f64, {rows});
-  host_losses_.resize(static_cast<std::size_t>(rows));
+  scores_.emplace(backend, slots_.front()->batch.view().rows(), dtype_);
 }
 
 // The parameters, laid out in the memory that the layout wants.
@@ -102,14 +98,6 @@ void StageInstance::begin_step(const StepInput& input) {
   weights_.restart_clock();
 }
 
-double StageInstance::summed_losses() {
-  if (settings_.sharding.tp.rank() > 0) return 0;
-  backend_.copy(Tensor(host_losses_.data(), DType::f64, DeviceKind::cpu,
-                       {static_cast<std::int64_t>(host_losses_.size())}),
-                losses_.view());
-  return std::accumulate(host_losses_.begin(), host_losses_.end(), 0.0);
-}
-
 void StageInstance::forward(Visit visit, Tensor input, Tensor output) {
   Slot& slot = *slots_.at(static_cast<std::size_t>(visit.slot));
   slot.arena.release(0);
@@ -123,7 +111,8 @@ void StageInstance::forward(Visit visit, Tensor input, Tensor output) {
 // nothing left to do.
 void StageInstance::backward_input(Visit visit, Tensor d_output, Tensor d_input) {
   Slot& slot = *slots_.at(static_cast<std::size_t>(visit.slot));
-  const TransformerStage::Ends ends{d_output, d_input, losses_.view(), input_.scale};
+  const Tensor losses = scores_ ? scores_->losses() : Tensor();
+  const TransformerStage::Ends ends{d_output, d_input, losses, input_.scale};
   weights_.ready();
   sums_->visit(visit.micro_batch);
   const Context slot_context = context(slot.arena);
@@ -133,8 +122,9 @@ void StageInstance::backward_input(Visit visit, Tensor d_output, Tensor d_input)
     const Context space = context(*memory_.workspace);
     model_.backward(pass(slot, slot_context), ends, {space, memory_.rows}, *sums_);
   }
-  if (!settings_.piece.last) return;
-  input_.nats[static_cast<std::size_t>(visit.micro_batch)] = summed_losses();
+  // One of the tp ranks counts them.
+  if (!settings_.piece.last || settings_.sharding.tp.rank() > 0) return;
+  input_.nats[static_cast<std::size_t>(visit.micro_batch)] = scores_->nats();
 }
 
 void StageInstance::backward_weight(Visit visit) {
@@ -145,17 +135,18 @@ void StageInstance::backward_weight(Visit visit) {
   model_.backward_weight(pass(slot, context(slot.arena)), *sums_);
 }
 
-double StageInstance::evaluate(const Batch& batch, Tensor input, Tensor output) {
+BatchScore StageInstance::evaluate(const Batch& batch, Tensor input, Tensor output) {
   Slot& slot = *slots_.front();
   slot.arena.release(0);
   slot.saved = {};
   slot.batch.load(batch);
   weights_.ready();
   model_.forward(pass(slot, context(slot.arena)), input, output);
-  if (!settings_.piece.last) return 0;
+  if (!settings_.piece.last) return {};
   const ArenaScope scope(*memory_.workspace);
-  model_.losses(pass(slot, context(*memory_.workspace)), losses_.view());
-  return summed_losses();
+  model_.losses(pass(slot, context(*memory_.workspace)), scores_->losses(), scores_->statistics());
+  if (settings_.sharding.tp.rank() > 0) return {};
+  return scores_->sum(slot.batch.view().targets);
 }
 
 }  // namespace convoy
