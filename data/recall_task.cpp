@@ -32,7 +32,8 @@ class Draws {
   template <class T>
   void shuffle(std::vector<T>& values) {  // Fisher and Yates
     for (std::int64_t i = std::ssize(values) - 1; i > 0; --i) {
-      std::swap(values[static_cast<std::size_t>(i)], values[static_cast<std::size_t>(below(i + 1))]);
+      std::swap(values[static_cast<std::size_t>(i)],
+                values[static_cast<std::size_t>(below(i + 1))]);
     }
   }
 
@@ -166,7 +167,8 @@ RecallSettings parse_recall(std::string_view source) {
     }
   }
   if (settings.pairs < 1) {
-    throw Error(concat("the data source \"", source, "\" lacks pairs=K, how many keys a sample "
+    throw Error(concat("the data source \"", source,
+                       "\" lacks pairs=K, how many keys a sample "
                        "has; write for example mqar:pairs=8"));
   }
   return settings;

@@ -1,6 +1,6 @@
-// RecallTask: associative recall, the synthetic task that separates mixers of tokens. A sample shows
-// K pairs of a key and a value, then asks for some of the keys again among fillers; the label at the
-// end of a repeated key is its value, and no other position counts.
+// RecallTask: associative recall, the synthetic task that separates mixers of tokens. A sample
+// shows K pairs of a key and a value, then asks for some of the keys again among fillers; the label
+// at the end of a repeated key is its value, and no other position counts.
 //
 // Keys of one token (multi-query associative recall, arXiv 2312.04927): keys and values are drawn
 // from two halves of the vocabulary; key i is asked for at 2K + 2 slot_i, slots drawn without

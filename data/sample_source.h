@@ -25,7 +25,7 @@ class SampleSource {
 
   // Fills a row of a batch of seq_len columns with sample `index` of [0, samples()). Any thread.
   virtual void fill(Batch& batch, std::int64_t row, std::int64_t index) const = 0;
-  virtual std::int64_t counted_targets(std::int64_t index) const = 0;  // in O(log) time
+  virtual std::int64_t counted_targets(std::int64_t index) const = 0;  // reads no token
 };
 
 // A file, or a task such as "mqar:pairs=8", whose samples are drawn from `seed`. Refuses a file of

@@ -105,7 +105,8 @@ class RunChecker {
 
   void check_data() {
     const auto& d = c_.data;
-    require(!d.train.empty(), "data.train is missing; make a token file with `convoy prepare`, or "
+    require(!d.train.empty(),
+            "data.train is missing; make a token file with `convoy prepare`, or "
             "name a task, such as mqar:pairs=8");
     require(d.mix.empty() || d.mix.size() == d.train.size(), "data.mix has ", d.mix.size(),
             " weights for ", d.train.size(), " files of data.train");

@@ -44,13 +44,13 @@ void run_eval(const EvalArguments& arguments, const MpiEnvironment& mpi) {
   const EvalResult result = Evaluator(model, replicas, *data, arguments.batches).run();
   if (world->rank() != 0) return;
   if (arguments.json) {
-    const nlohmann::ordered_json json = {{"loss", result.loss},
-                                         {"bits_per_byte", number_or_null(result.bits_per_byte)},
-                                         {"accuracy", result.accuracy},
-                                         {"last_token_accuracy",
-                                          number_or_null(result.last_token_accuracy)},
-                                         {"targets", result.targets},
-                                         {"bytes", result.bytes}};
+    const nlohmann::ordered_json json = {
+        {"loss", result.loss},
+        {"bits_per_byte", number_or_null(result.bits_per_byte)},
+        {"accuracy", result.accuracy},
+        {"last_token_accuracy", number_or_null(result.last_token_accuracy)},
+        {"targets", result.targets},
+        {"bytes", result.bytes}};
     return fmt::print("{}\n", json.dump(2));
   }
   fmt::print("loss {:.6f} nats, accuracy {:.6f}, over {} targets", result.loss, result.accuracy,

@@ -16,7 +16,7 @@ class RowScores {
   const Tensor& losses() const { return losses_.view(); }          // f64 [rows], nats
   const Tensor& statistics() const { return statistics_.view(); }  // [rows, 3], of the softmax
 
-  double nats();                            // of the losses alone
+  double nats();                          // of the losses alone
   BatchScore sum(const Tensor& targets);  // i32 [rows] of the device, -1 where none counts
 
  private:

@@ -62,8 +62,8 @@ Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& 
       progress_(config, role()) {
   data_.require_vocabulary(static_cast<int>(config.model.vocab));
   if (!config.data.val.empty()) {
-    validation_ = open_validation(config.data.val, config.model.seq_len,
-                                  parse_pack(config.data.pack));
+    validation_ =
+        open_validation(config.data.val, config.model.seq_len, parse_pack(config.data.pack));
     require_same_vocabulary(data_, *validation_);
     const Replicas replicas{ranks, layout_.mesh().shape().dp, layout_.mesh().position().dp};
     evaluator_.emplace(model_, replicas, *validation_, config.eval.batches);
@@ -196,10 +196,17 @@ void Trainer::evaluate() {
   state_.val_loss = result.loss;
   state_.val_bits_per_byte = result.bits_per_byte;
   state_.val_targets = result.targets;
-  const EvalRow row{state_.step,    tokens(),     flops(),
-                    wall_seconds(), result.loss,  result.bits_per_byte,
-                    result.targets, result.bytes, result.standard_error,
-                    result.accuracy, result.last_token_accuracy};
+  const EvalRow row{state_.step,
+                    tokens(),
+                    flops(),
+                    wall_seconds(),
+                    result.loss,
+                    result.bits_per_byte,
+                    result.targets,
+                    result.bytes,
+                    result.standard_error,
+                    result.accuracy,
+                    result.last_token_accuracy};
   directory_->append(row);
   progress_.evaluation(row);
 }

@@ -1,5 +1,6 @@
 // One Transformer block, pre-norm: x + attention(norm(x)), then the same with the MLP, unless
-// d_ff = 0, where there is none. A block may keep only its input and run its forward pass again before its backward pass (recompute).
+// d_ff = 0, where there is none. A block may keep only its input and run its forward pass again
+// before its backward pass (recompute).
 #pragma once
 
 #include <optional>

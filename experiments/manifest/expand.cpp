@@ -178,7 +178,7 @@ class Expander {
     run.lr_multiplier = multiplier;
     run.branch = share;
     run.name = concat(run.arch, "-", run.size, "-", short_number(budget),
-                      m_.plan.mode == "ladder" ? "tpp"
+                      m_.plan.mode == "ladder"    ? "tpp"
                       : m_.plan.mode == "isoflop" ? "flops"
                       : m_.plan.mode == "grid"    ? "tokens"
                                                   : "steps",
