@@ -106,27 +106,65 @@ std::vector<std::int64_t> random_shares(Draws& draws, std::int64_t total, std::i
   return shares;
 }
 
-// Writes one key, at the end of which its value is asked for or shown.
+// Writes pairs and queries one after the other into a row of fillers.
 class SampleWriter {
  public:
   SampleWriter(std::span<std::int32_t> tokens, std::span<std::int32_t> targets)
       : tokens_(tokens), targets_(targets) {}
 
   void pair(const Tokens& key, std::int32_t value) {
-    for (const std::int32_t token : key) tokens_[at_++] = token;
+    write(key);
     tokens_[at_++] = value;
   }
   void query(std::int64_t fillers, const Tokens& key, std::int32_t value) {
     at_ += static_cast<std::size_t>(fillers);
-    for (const std::int32_t token : key) tokens_[at_++] = token;
+    write(key);
     targets_[at_ - 1] = value;
   }
-  std::int64_t left() const { return std::ssize(tokens_) - static_cast<std::int64_t>(at_); }
+  std::int64_t written() const { return static_cast<std::int64_t>(at_); }
+  std::int64_t left() const { return std::ssize(tokens_) - written(); }
 
  private:
+  void write(const Tokens& key) {
+    for (const std::int32_t token : key) tokens_[at_++] = token;
+  }
+
   std::span<std::int32_t> tokens_, targets_;
   std::size_t at_ = 0;
 };
+
+// Key i is asked for in slot i of two positions each, counted from the end of the pairs.
+void write_single(SampleWriter sample, const Tokens& keys, const Tokens& values,
+                  const std::vector<std::int64_t>& slots) {
+  for (std::size_t i = 0; i < keys.size(); ++i) sample.pair({keys[i]}, values[i]);
+  const std::int64_t first = sample.written();
+  std::vector<std::size_t> order(slots.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return slots[a] < slots[b]; });
+  for (const std::size_t i : order) {
+    sample.query(first + 2 * slots[i] - sample.written(), {keys[i]}, values[i]);
+  }
+}
+
+// Pairs, then queries, each in a random order; the fillers that are left are split at random over
+// the gaps before the queries.
+void write_variable(SampleWriter sample, const std::vector<Tokens>& keys, const Tokens& values,
+                    Draws& draws) {
+  std::vector<std::size_t> order(keys.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  draws.shuffle(order);
+  std::int64_t asked = 0;  // tokens of all queries
+  for (const std::size_t i : order) {
+    sample.pair(keys[i], values[i]);
+    asked += std::ssize(keys[i]);
+  }
+  const auto count = std::ssize(keys);
+  const auto gaps = random_shares(draws, sample.left() - asked - count, count);
+  draws.shuffle(order);
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    sample.query(1 + gaps[i], keys[order[i]], values[order[i]]);
+  }
+}
 
 std::int64_t number_of(std::string_view text, std::string_view source) {
   std::int64_t value = 0;
@@ -204,33 +242,14 @@ void RecallTask::fill(std::span<std::int32_t> tokens, std::span<std::int32_t> ta
   std::fill(tokens.begin(), tokens.end(), 0);
   std::fill(targets.begin(), targets.end(), -1);
   Draws draws(stream, index);
-  SampleWriter writer(tokens, targets);
-  const std::int64_t k = settings_.pairs, half = settings_.vocabulary / 2;
-  const Tokens values = distinct(draws, k, half, settings_.vocabulary - half);
+  const SampleWriter sample(tokens, targets);
+  const std::int64_t half = settings_.vocabulary / 2;
+  const Tokens values = distinct(draws, settings_.pairs, half, settings_.vocabulary - half);
   if (settings_.keys == RecallKeys::single) {
-    const Tokens keys = distinct(draws, k, 1, half - 1);
-    const auto slots = weighted_slots(draws, k, slot_rates_);
-    for (std::size_t i = 0; i < keys.size(); ++i) {
-      writer.pair({keys[i]}, values[i]);
-      const auto place = static_cast<std::size_t>(2 * k + 2 * slots[i]);
-      tokens[place] = keys[i];
-      targets[place] = values[i];
-    }
-    return;
-  }
-  const std::vector<Tokens> keys = variable_keys(draws, k, length_);
-  std::vector<std::size_t> order(keys.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  draws.shuffle(order);
-  std::int64_t asked = 0;  // tokens of all queries
-  for (const std::size_t i : order) {
-    writer.pair(keys[i], values[i]);
-    asked += std::ssize(keys[i]);
-  }
-  const auto gaps = random_shares(draws, writer.left() - asked - k, k);
-  draws.shuffle(order);
-  for (std::size_t i = 0; i < order.size(); ++i) {
-    writer.query(1 + gaps[i], keys[order[i]], values[order[i]]);
+    const Tokens keys = distinct(draws, settings_.pairs, 1, half - 1);
+    write_single(sample, keys, values, weighted_slots(draws, settings_.pairs, slot_rates_));
+  } else {
+    write_variable(sample, variable_keys(draws, settings_.pairs, length_), values, draws);
   }
 }
 

@@ -123,7 +123,7 @@ TEST(Recall, VariableKeysObeyTheDefinition) {
       const Context context = read_context(sample, static_cast<std::size_t>(pairs), 4096);
       EXPECT_EQ(distinct_values(context).size(), static_cast<std::size_t>(pairs));
       for (const auto& [key, value] : context.value_of) {
-        EXPECT_TRUE(key.size() >= 1 && key.size() <= 4);
+        EXPECT_TRUE(!key.empty() && key.size() <= 4);
         for (const std::int32_t token : key) EXPECT_TRUE(token >= 1 && token <= pairs);
         for (const auto& [other, unused] : context.value_of) {
           EXPECT_FALSE(key != other && is_prefix(key, other));
