@@ -1,5 +1,5 @@
-// TrainingData: sample i of a training run, as a function of the data seed and i. Several token
-// files may be mixed by weight; each has its own order of windows.
+// TrainingData: sample i of a training run, as a function of the data seed and i. Several sources
+// may be mixed by weight; each has its own order of samples.
 #pragma once
 
 #include <cstdint>
@@ -7,13 +7,13 @@
 #include <vector>
 
 #include "data/sample_order.h"
+#include "data/sample_source.h"
 #include "data/source_mix.h"
-#include "data/windows.h"
 
 namespace convoy {
 
 struct DataSource {
-  std::string path;
+  std::string path;  // or the name of a synthetic task
   double weight = 1;
 };
 
@@ -29,10 +29,11 @@ class TrainingData {
   // Refuses files with fewer than seq_len + 1 tokens and files of different tokenizers.
   explicit TrainingData(const TrainingDataOptions& options);
 
-  int vocabulary() const { return files_.front().vocabulary(); }
+  int vocabulary() const { return sources_.front()->vocabulary(); }
   void require_vocabulary(int model_vocabulary) const;  // the model's must be as large at least
   std::int64_t windows_per_epoch() const;               // of all sources together
-  const std::vector<TokenFile>& files() const { return files_; }
+  // Of all sources; a synthetic task has none.
+  std::optional<TokenizerDescription> tokenizer() const { return sources_.front()->tokenizer(); }
 
   // Fills a row of a batch of seq_len columns. From any thread.
   void fill(Batch& batch, std::int64_t row, std::int64_t sample) const;
@@ -42,15 +43,14 @@ class TrainingData {
 
  private:
   struct Place {
-    const TokenFile& file;
-    std::int64_t begin;  // first token of the window
+    const SampleSource& source;
+    std::int64_t index;
   };
   Place place_of(std::int64_t sample) const;
 
   std::int64_t seq_len_;
-  Pack pack_;
-  std::vector<TokenFile> files_;
-  std::vector<SampleOrder> orders_;  // one per file
+  std::vector<std::unique_ptr<SampleSource>> sources_;
+  std::vector<SampleOrder> orders_;  // one per source
   SourceMix mix_;
 };
 

@@ -4,25 +4,21 @@
 
 #include <cstdint>
 
-#include "data/windows.h"
+#include "data/validation_data.h"
 
 namespace convoy {
 
-class ValidationWindows {
+class ValidationWindows final : public ValidationData {
  public:
   // `file` must outlive this. Refuses a file of fewer than two tokens.
   ValidationWindows(const TokenFile& file, std::int64_t seq_len, Pack pack);
 
-  std::int64_t size() const { return (file_.tokens() - 2) / seq_len_ + 1; }
+  std::string name() const override { return file_.path(); }
+  int vocabulary() const override { return file_.vocabulary(); }
+  std::int64_t size() const override { return (file_.tokens() - 2) / seq_len_ + 1; }
 
-  // A window past the last fills the row with padding, to complete a batch.
-  void fill(Batch& batch, std::int64_t row, std::int64_t window) const;
-
-  struct Counted {
-    std::int64_t targets = 0;
-    std::int64_t bytes = 0;  // that these targets decode to; end-of-text has none
-  };
-  Counted counted(std::int64_t window) const;
+  void fill(Batch& batch, std::int64_t row, std::int64_t window) const override;
+  Counted counted(std::int64_t window) const override;
 
  private:
   const TokenFile& file_;

@@ -41,6 +41,7 @@ ordered_json json_of(const RunRecord& run) {
           {"wall_s", number(run.wall_s)},
           {"val_loss", number(run.val_loss)},
           {"val_bits_per_byte", number(run.val_bits_per_byte)},
+          {"val_accuracy", number(run.eval.empty() ? kUnknown : run.eval.back().val_accuracy)},
           {"tokens_per_s", number(steady_tokens_per_s(run))},
           {"status", run.status},
           {"message", run.message}};

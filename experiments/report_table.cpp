@@ -48,6 +48,17 @@ std::vector<std::string> difference_row(const PairedDifference& pair, const std:
           verdict(difference)};
 }
 
+// Of a task without text, where bits per byte mean nothing.
+std::string accuracy_note(const RunRecord& run) {
+  if (run.eval.empty() || std::isfinite(run.val_bits_per_byte)) return "";
+  const EvalRecord& last = run.eval.back();
+  if (std::isnan(last.val_accuracy)) return "";
+  std::string text = fmt::format("{}: accuracy {:.4f}", run.name, last.val_accuracy);
+  if (!std::isnan(last.last_token_accuracy))
+    text += fmt::format(" (by the last token alone {:.4f})", last.last_token_accuracy);
+  return text;
+}
+
 void print_section(std::ostream& out, const std::string& heading, const Table& table) {
   if (table.rows.empty()) return;
   out << '\n' << heading << '\n';
@@ -96,6 +107,10 @@ std::vector<std::string> cautions(const Comparison& comparison) {
           fmt::format("{} used {:.3f} x the training FLOPs of {}: this is not a "
                       "comparison at equal compute",
                       d.arm, d.flops_ratio, d.reference));
+  for (const RunRecord& run : comparison.runs) {
+    const std::string accuracy = accuracy_note(run);
+    if (!accuracy.empty()) lines.push_back(accuracy);
+  }
   for (const RunRecord& run : comparison.runs)
     for (const std::string& note : run.notes) lines.push_back(concat(run.name, ": ", note));
   return lines;

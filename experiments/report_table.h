@@ -18,7 +18,8 @@ Table run_table(const Comparison& comparison);
 Table arm_table(const Comparison& comparison);         // mean and sd over seeds
 Table difference_table(const Comparison& comparison);  // no rows with fewer than two arms
 
-// The cautions a reader needs beside the tables: excluded runs, unequal FLOPs, torn lines.
+// What a reader needs beside the tables: excluded runs, unequal FLOPs, the accuracy of tasks
+// without text, torn lines.
 std::vector<std::string> cautions(const Comparison& comparison);
 
 // The first column to the left, the others to the right, padded with spaces.

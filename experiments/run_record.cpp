@@ -51,6 +51,8 @@ EvalRecord read_eval(const Fields& fields) {
   row.val_loss = fields.number("val_loss");
   row.val_bits_per_byte = fields.number("val_bits_per_byte");
   row.val_loss_se = fields.number("val_loss_se");
+  row.val_accuracy = fields.number("val_accuracy");
+  row.last_token_accuracy = fields.number("last_token_accuracy");
   return row;
 }
 

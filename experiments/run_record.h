@@ -37,7 +37,9 @@ struct EvalRecord {
   double wall_s = 0;
   double val_loss = 0;  // nats per token
   double val_bits_per_byte = 0;
-  double val_loss_se = kUnknown;  // standard error of val_loss over the text, nats per token
+  double val_loss_se = kUnknown;   // standard error of val_loss over the text, nats per token
+  double val_accuracy = kUnknown;  // share of the targets that had the highest logit
+  double last_token_accuracy = kUnknown;  // of a reader of the last token alone, where known
 };
 
 struct RunRecord {

@@ -15,6 +15,10 @@
 namespace convoy {
 namespace {
 
+// What the design names and no field reads yet.
+constexpr std::array<std::pair<const char*, const char*>, 1> kPlanned = {
+    {{"model.moe", "mixture-of-experts model"}}};
+
 // Fills fields from a TOML table, remembering what is known and what went wrong.
 class FieldReader {
  public:
@@ -167,6 +171,10 @@ class FieldReader {
   }
 
   std::string unknown(const std::string& path) const {
+    for (const auto& [section, what] : kPlanned) {
+      if (path != section && !path.starts_with(std::string(section) + ".")) continue;
+      return fmt::format("{} is planned: this program has no {} yet", path, what);
+    }
     std::set<std::string> names = known_;
     names.insert(sections_.begin(), sections_.end());
     return fmt::format("{} is not a known key; did you mean {}?", path, nearest_name(path, names));

@@ -60,7 +60,7 @@ struct LrScheduleConfig {
 };
 
 struct DataConfig {
-  std::vector<std::string> train;
+  std::vector<std::string> train;  // token files, or tasks such as "mqar:pairs=8"
   std::string val;
   std::vector<double> mix;         // weights of the training files
   std::string pack = "documents";  // documents | stream

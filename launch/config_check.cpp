@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "data/recall_task.h"
 #include "launch/config.h"
 #include "launch/layout.h"
 #include "launch/run_device.h"
@@ -102,9 +103,14 @@ class RunChecker {
 
   void check_data() {
     const auto& d = c_.data;
-    require(!d.train.empty(), "data.train is missing; make a token file with `convoy prepare`");
+    require(!d.train.empty(),
+            "data.train is missing; make a token file with `convoy prepare`, or "
+            "name a task, such as mqar:pairs=8");
     require(d.mix.empty() || d.mix.size() == d.train.size(), "data.mix has ", d.mix.size(),
             " weights for ", d.train.size(), " files of data.train");
+    std::vector<std::string> sources = d.train;
+    if (!d.val.empty()) sources.push_back(d.val);
+    for (const auto& source : sources) check_task(source);
     for (const double weight : d.mix) {
       require(weight > 0, "data.mix has the weight ", weight, "; use positive numbers");
     }
@@ -112,6 +118,18 @@ class RunChecker {
     require(c_.log.every >= 1, "log.every is ", c_.log.every, "; use 1 or more");
     require(c_.eval.every >= 0 && c_.eval.batches >= 0 && c_.checkpoint.every >= 0,
             "eval.every, eval.batches and checkpoint.every cannot be negative");
+  }
+
+  void check_task(const std::string& source) {
+    if (!is_recall(source)) return;
+    try {
+      const RecallTask task(parse_recall(source), c_.model.seq_len);
+      require(task.settings().vocabulary <= c_.model.vocab, "\"", source, "\" has a vocabulary of ",
+              task.settings().vocabulary, ", the model one of ", c_.model.vocab,
+              "; set model.vocab, or vocab= of the task");
+    } catch (const Error& error) {
+      problems_.emplace_back(error.what());
+    }
   }
 
   // A setting that would change nothing is a mistake somewhere.

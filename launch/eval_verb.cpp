@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "launch/evaluator.h"
@@ -19,34 +20,48 @@ struct EvalArguments {
   bool json = false;
 };
 
+nlohmann::ordered_json number_or_null(double value) {
+  return std::isnan(value) ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(value);
+}
+
 void run_eval(const EvalArguments& arguments, const MpiEnvironment& mpi) {
   const auto checkpoint = Checkpoint::open(arguments.checkpoint);
   const RunConfig config = config_of_checkpoint(checkpoint);
   const auto world = mpi.world();
   const auto backend = backend_of_run(config);
-  const TokenFile file(arguments.data.empty() ? config.data.val : arguments.data);
-  if (file.vocabulary() > config.model.vocab) {
-    throw Error(concat(file.path(), " has a vocabulary of ", file.vocabulary(),
+  const auto data = open_validation(arguments.data.empty() ? config.data.val : arguments.data,
+                                    config.model.seq_len, parse_pack(config.data.pack));
+  if (data->vocabulary() > config.model.vocab) {
+    throw Error(concat(data->name(), " has a vocabulary of ", data->vocabulary(),
                        ", the model one of ", config.model.vocab,
                        "; tokenise the text with the model's tokenizer"));
   }
-  const ValidationWindows windows(file, config.model.seq_len, parse_pack(config.data.pack));
   ModelInstance instance(*backend, config.model, dtype_to_run(config, backend->device()),
                          arguments.micro_batch, recompute_blocks_of(config), 0);
   load_parameters(checkpoint, instance.store());
   InstanceLoss model(instance);
   const Replicas replicas{*world, world->size(), world->rank()};
-  const EvalResult result = Evaluator(model, replicas, windows, arguments.batches).run();
+  const EvalResult result = Evaluator(model, replicas, *data, arguments.batches).run();
   if (world->rank() != 0) return;
   if (arguments.json) {
-    const nlohmann::ordered_json json = {{"loss", result.loss},
-                                         {"bits_per_byte", result.bits_per_byte},
-                                         {"targets", result.targets},
-                                         {"bytes", result.bytes}};
+    const nlohmann::ordered_json json = {
+        {"loss", result.loss},
+        {"bits_per_byte", number_or_null(result.bits_per_byte)},
+        {"accuracy", result.accuracy},
+        {"last_token_accuracy", number_or_null(result.last_token_accuracy)},
+        {"targets", result.targets},
+        {"bytes", result.bytes}};
     return fmt::print("{}\n", json.dump(2));
   }
-  fmt::print("loss {:.6f} nats, {:.6f} bits per byte, over {} targets of {} bytes\n", result.loss,
-             result.bits_per_byte, result.targets, result.bytes);
+  fmt::print("loss {:.6f} nats, accuracy {:.6f}, over {} targets", result.loss, result.accuracy,
+             result.targets);
+  if (result.bytes > 0) {
+    fmt::print(", {:.6f} bits per byte of {} bytes", result.bits_per_byte, result.bytes);
+  }
+  if (!std::isnan(result.last_token_accuracy)) {
+    fmt::print("; by the last token alone {:.6f}", result.last_token_accuracy);
+  }
+  fmt::print("\n");
 }
 
 }  // namespace

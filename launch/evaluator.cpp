@@ -21,7 +21,7 @@ double ratio_error(const std::vector<double>& y, const std::vector<double>& x) {
 
 }  // namespace
 
-Evaluator::Evaluator(LossModel& model, const Replicas& replicas, const ValidationWindows& data,
+Evaluator::Evaluator(LossModel& model, const Replicas& replicas, const ValidationData& data,
                      std::int64_t batches)
     : model_(model),
       replicas_(replicas),
@@ -31,11 +31,11 @@ Evaluator::Evaluator(LossModel& model, const Replicas& replicas, const Validatio
   if (batches > 0) micro_batches_ = std::min(micro_batches_, batches);
 }
 
-double Evaluator::run_micro_batch(std::int64_t index) {
+BatchScore Evaluator::run_micro_batch(std::int64_t index) {
   for (std::int64_t row = 0; row < batch_.sequences; ++row) {
     data_.fill(batch_, row, index * batch_.sequences + row);
   }
-  return model_.nats(batch_);
+  return model_.score(batch_);
 }
 
 std::int64_t Evaluator::count(std::int64_t index, EvalResult& result) const {
@@ -51,18 +51,23 @@ std::int64_t Evaluator::count(std::int64_t index, EvalResult& result) const {
   return targets;
 }
 
-// Where one rank contributes a micro-batch's sum, the sum over ranks only gathers.
+// Where one rank contributes a micro-batch's sums, the sum over ranks only gathers.
 EvalResult Evaluator::run() {
-  std::vector<double> sums(static_cast<std::size_t>(micro_batches_), 0.0);
+  const auto count_of = static_cast<std::size_t>(micro_batches_);
+  std::vector<double> sums(2 * count_of, 0.0);  // nats of each, then right ones of each
   model_.begin_evaluation();
   for (std::int64_t i = replicas_.index; i < micro_batches_; i += replicas_.count) {
-    sums[static_cast<std::size_t>(i)] = run_micro_batch(i);
+    const BatchScore score = run_micro_batch(i);
+    sums[static_cast<std::size_t>(i)] = score.nats;
+    sums[count_of + static_cast<std::size_t>(i)] = static_cast<double>(score.right);
   }
   model_.end_evaluation();
   replicas_.world
-      .all_reduce(Tensor(sums.data(), DType::f64, DeviceKind::cpu, {micro_batches_}),
+      .all_reduce(Tensor(sums.data(), DType::f64, DeviceKind::cpu, {2 * micro_batches_}),
                   Reduction::sum)
       .wait();
+  const double right = std::accumulate(sums.begin() + micro_batches_, sums.end(), 0.0);
+  sums.resize(count_of);
   const double nats = std::accumulate(sums.begin(), sums.end(), 0.0);
   EvalResult result;
   std::vector<double> targets;
@@ -70,8 +75,12 @@ EvalResult Evaluator::run() {
     targets.push_back(static_cast<double>(count(i, result)));
   }
   result.loss = nats / static_cast<double>(result.targets);
+  result.accuracy = right / static_cast<double>(result.targets);
+  result.last_token_accuracy = data_.last_token_accuracy().value_or(std::nan(""));
   result.standard_error = ratio_error(sums, targets);
-  result.bits_per_byte = nats / std::numbers::ln2 / static_cast<double>(result.bytes);
+  result.bits_per_byte = result.bytes > 0
+                             ? nats / std::numbers::ln2 / static_cast<double>(result.bytes)
+                             : std::nan("");
   return result;
 }
 

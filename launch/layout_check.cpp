@@ -33,7 +33,7 @@ class LayoutChecker {
     require(p.ep == 1, "parallel.ep = ", p.ep,
             " divides experts, and this model has none: set parallel.ep = 1");
     const auto sequence = p.sequence_parallel ? SequenceParallel::yes : SequenceParallel::no;
-    if (c_.model.n_heads < 1 || c_.model.d_ff < 1) return;
+    if (c_.model.n_heads < 1 || c_.model.d_ff < 0) return;
     for (auto& problem : sharding_problems(c_.model, mesh_, sequence)) {
       problems_.push_back(std::move(problem));
     }

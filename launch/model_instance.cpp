@@ -51,16 +51,12 @@ ModelInstance::ModelInstance(Backend& backend, const ModelConfig& model, DType d
 InstanceLoss::InstanceLoss(ModelInstance& instance)
     : instance_(instance),
       device_batch_(instance.backend(), instance.sequences(), length()),
-      losses_(instance.backend(), DType::f64, {device_batch_.view().rows()}),
-      host_losses_(static_cast<std::size_t>(device_batch_.view().rows())) {}
+      scores_(instance.backend(), device_batch_.view().rows(), instance.context().dtype) {}
 
-double InstanceLoss::nats(const Batch& batch) {
+BatchScore InstanceLoss::score(const Batch& batch) {
   const BatchView& view = device_batch_.load(batch);
-  instance_.model().evaluate(instance_.context(), view, losses_.view());
-  instance_.backend().copy(Tensor(host_losses_.data(), DType::f64, DeviceKind::cpu,
-                                  {static_cast<std::int64_t>(host_losses_.size())}),
-                           losses_.view());
-  return std::accumulate(host_losses_.begin(), host_losses_.end(), 0.0);
+  instance_.model().evaluate(instance_.context(), view, scores_.losses(), scores_.statistics());
+  return scores_.sum(view.targets);
 }
 
 }  // namespace convoy

@@ -3,7 +3,7 @@
 
 #include "launch/config.h"
 #include "launch/device_batch.h"
-#include "launch/loss_model.h"
+#include "launch/row_scores.h"
 #include "models/transformer.h"
 
 namespace convoy {
@@ -47,13 +47,12 @@ class InstanceLoss final : public LossModel {
 
   std::int64_t sequences() const override { return instance_.sequences(); }
   std::int64_t length() const override { return instance_.model().config().seq_len; }
-  double nats(const Batch& batch) override;
+  BatchScore score(const Batch& batch) override;
 
  private:
   ModelInstance& instance_;
   DeviceBatch device_batch_;
-  OwnedTensor losses_;
-  std::vector<double> host_losses_;
+  RowScores scores_;
 };
 
 }  // namespace convoy

@@ -164,11 +164,11 @@ void PipelineModel::end_evaluation() {
 }
 
 // Micro-batches pass the stages one after the other, in the same order on all ranks.
-double PipelineModel::nats(const Batch& batch) {
+BatchScore PipelineModel::score(const Batch& batch) {
   const PipelineShape& shape = layout_.pipeline();
   Communicator& ranks = layout_.mesh().pp();
   const std::vector<int> own = layout_.own_stages();
-  double sum = 0;
+  BatchScore sum;
   for (std::size_t i = 0; i < own.size(); ++i) {
     const bool first = own[i] == 0, last = own[i] == shape.stages() - 1;
     const int from = first ? ranks.rank() : shape.rank_of(own[i] - 1);
@@ -177,8 +177,10 @@ double PipelineModel::nats(const Batch& batch) {
       const Transfer message{Transfer::Kind::receive, evaluation_in_.view(), from};
       ranks.exchange({&message, 1}).wait();
     }
-    sum += stages_[i]->evaluate(batch, first ? Tensor() : evaluation_in_.view(),
-                                last ? Tensor() : evaluation_out_.view());
+    const BatchScore found = stages_[i]->evaluate(batch, first ? Tensor() : evaluation_in_.view(),
+                                                  last ? Tensor() : evaluation_out_.view());
+    sum.nats += found.nats;
+    sum.right += found.right;
     if (to != ranks.rank()) {
       const Transfer message{Transfer::Kind::send, evaluation_out_.view(), to};
       ranks.exchange({&message, 1}).wait();

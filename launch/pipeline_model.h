@@ -28,7 +28,7 @@ class PipelineModel final : public LossModel {
   std::int64_t length() const override { return config_.model.seq_len; }
   void begin_evaluation() override;
   void end_evaluation() override;
-  double nats(const Batch& batch) override;
+  BatchScore score(const Batch& batch) override;
 
  private:
   void make_workspace();

@@ -56,8 +56,17 @@ void Progress::step(const TrainRow& row, double eta_seconds) {
 }
 
 void Progress::evaluation(const EvalRow& row) {
-  note(fmt::format("step {}/{}  validation loss {:.4f} nats  {:.4f} bits per byte", row.step,
-                   steps_, row.val_loss, row.val_bits_per_byte));
+  std::string text =
+      fmt::format("step {}/{}  validation loss {:.4f} nats", row.step, steps_, row.val_loss);
+  if (row.bytes > 0) {
+    text += fmt::format("  {:.4f} bits per byte", row.val_bits_per_byte);
+  } else {
+    text += fmt::format("  accuracy {:.4f}", row.val_accuracy);
+  }
+  if (!std::isnan(row.last_token_accuracy)) {
+    text += fmt::format(" (by the last token alone {:.4f})", row.last_token_accuracy);
+  }
+  note(text);
 }
 
 }  // namespace convoy

@@ -5,7 +5,6 @@
 #include <set>
 
 #include "core/backend.h"
-#include "data/token_file.h"
 #include "launch/lr_schedule.h"
 #include "models/accounting.h"
 
@@ -46,8 +45,7 @@ std::string state_text(const RunConfig& config, const TrainingState& state,
   return json.dump(1) + "\n";
 }
 
-std::map<std::string, std::string> tokenizer_texts(const TokenFile& data) {
-  const TokenizerDescription d = data.tokenizer_description();
+std::map<std::string, std::string> tokenizer_texts(const TokenizerDescription& d) {
   const Json json = {
       {"kind", d.kind}, {"has_end_of_text", d.has_end_of_text}, {"expression", d.expression}};
   std::map<std::string, std::string> texts = {{kTokenizer, json.dump(1) + "\n"}};
@@ -93,7 +91,7 @@ std::vector<int> writers_among(Communicator& world, bool writes) {
 
 void save_run_checkpoint(CheckpointWriter& writer, Communicator& world, const RunConfig& config,
                          const TrainingState& state, const Optimizer& optimizer, bool counts,
-                         const TokenFile& data) {
+                         const std::optional<TokenizerDescription>& tokenizer) {
   std::vector<TensorRecord> records;
   const auto& parts = optimizer.parts();
   const auto add_all = [&](const std::string& kind, auto tensor_of) {
@@ -107,7 +105,7 @@ void save_run_checkpoint(CheckpointWriter& writer, Communicator& world, const Ru
   add_all("moment2/", [&](std::size_t i) { return optimizer.moment2(i); });
   std::map<std::string, std::string> texts;
   if (world.rank() == 0) {
-    texts = tokenizer_texts(data);
+    if (tokenizer) texts = tokenizer_texts(*tokenizer);
     texts[kState] = state_text(config, state, optimizer.control());
     texts[kConfig] = to_toml(config);
   }
@@ -257,6 +255,11 @@ RunConfig config_of_checkpoint(const Checkpoint& checkpoint) {
 }
 
 std::unique_ptr<Tokenizer> tokenizer_of_checkpoint(const Checkpoint& checkpoint) {
+  if (!std::filesystem::exists(checkpoint.path() / kTokenizer)) {
+    throw Error(concat(checkpoint.path().string(),
+                       " was trained on a synthetic task, so it has no tokenizer and no text to "
+                       "continue; judge it by convoy eval"));
+  }
   const Json json = Json::parse(checkpoint.text(kTokenizer));
   TokenizerDescription description;
   description.kind = json.at("kind");

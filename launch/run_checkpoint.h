@@ -2,14 +2,14 @@
 // control block, the place in the run, the configuration and the tokenizer.
 #pragma once
 
+#include <optional>
+
+#include "data/tokenizer.h"
 #include "launch/checkpoint/writer.h"
 #include "launch/optimizer.h"
 #include "parallel/communicator.h"
 
 namespace convoy {
-
-class TokenFile;
-class Tokenizer;
 
 // What a run carries from one process to the next, beside weights and moments.
 struct TrainingState {
@@ -21,10 +21,10 @@ struct TrainingState {
 };
 
 // Collective: each rank writes its own parts of weights and moments. `counts`: whether this rank
-// writes what all ranks of its gradient group have.
+// writes what all ranks of its gradient group have. `tokenizer`: of the data, if they have one.
 void save_run_checkpoint(CheckpointWriter& writer, Communicator& world, const RunConfig& config,
                          const TrainingState& state, const Optimizer& optimizer, bool counts,
-                         const TokenFile& data);
+                         const std::optional<TokenizerDescription>& tokenizer);
 // Fills the optimizer's parts, values and moments, from a checkpoint of any layout. Refuses one of
 // another model.
 TrainingState load_run_checkpoint(const std::filesystem::path& path, const RunConfig& config,

@@ -132,18 +132,20 @@ void RunDirectory::append(const TrainRow& row) {
 
 void RunDirectory::append(const EvalRow& row) {
   if (role_ == Role::silent) return;
-  append_line(Json({{"kind", "eval"},
-                    {"attempt", attempt_},
-                    {"step", row.step},
-                    {"tokens", row.tokens},
-                    {"flops", row.flops},
-                    {"wall_s", row.wall_s},
-                    {"val_loss", number(row.val_loss)},
-                    {"val_bits_per_byte", number(row.val_bits_per_byte)},
-                    {"val_loss_se", number(row.val_loss_se)},
-                    {"targets", row.targets},
-                    {"bytes", row.bytes}})
-                  .dump());
+  Json json = {{"kind", "eval"},
+               {"attempt", attempt_},
+               {"step", row.step},
+               {"tokens", row.tokens},
+               {"flops", row.flops},
+               {"wall_s", row.wall_s},
+               {"val_loss", number(row.val_loss)},
+               {"val_bits_per_byte", number(row.val_bits_per_byte)},
+               {"val_loss_se", number(row.val_loss_se)},
+               {"val_accuracy", number(row.val_accuracy)},
+               {"targets", row.targets},
+               {"bytes", row.bytes}};
+  if (!std::isnan(row.last_token_accuracy)) json["last_token_accuracy"] = row.last_token_accuracy;
+  append_line(json.dump());
 }
 
 void RunDirectory::write_summary(const RunSummary& summary) {

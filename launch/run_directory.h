@@ -23,6 +23,8 @@ struct EvalRow {
   double flops, wall_s, val_loss, val_bits_per_byte;
   std::int64_t targets, bytes;
   double val_loss_se;  // NaN: from one micro-batch none can be had
+  double val_accuracy;
+  double last_token_accuracy;  // NaN: the data do not say
 };
 
 enum class RunStatus : std::uint8_t { running, done, interrupted, failed, diverged };

@@ -81,8 +81,7 @@ StageInstance::StageInstance(Backend& backend, const StageSettings& settings, co
         {}}));
   }
   if (!settings.piece.last) return;
-  const std::int64_t rows = slots_.front()->batch.view().rows();
-  losses_ = OwnedTensor(backend, DType::f64, {rows});
+  scores_.emplace(backend, slots_.front()->batch.view().rows(), dtype_);
   const MicroBatchRange own = layout.micro_batches();
   nats_ = OwnedTensor(backend, DType::f64, {std::max<std::int64_t>(own.end - own.begin, 1)});
 }
@@ -108,7 +107,7 @@ Tensor StageInstance::nats_of(std::int64_t micro_batch) const {
 
 void StageInstance::sum_losses(std::int64_t micro_batch) {
   if (settings_.sharding.tp.rank() > 0) return;  // 0 as it was allocated
-  backend_.sum(nats_of(micro_batch), losses_.view());
+  backend_.sum(nats_of(micro_batch), scores_->losses());
 }
 
 // Once a step, so that the host may be ahead of the device until then.
@@ -132,7 +131,8 @@ void StageInstance::forward(Visit visit, Tensor input, Tensor output) {
 // nothing left to do.
 void StageInstance::backward_input(Visit visit, Tensor d_output, Tensor d_input) {
   Slot& slot = *slots_.at(static_cast<std::size_t>(visit.slot));
-  const TransformerStage::Ends ends{d_output, d_input, losses_.view(), input_.scale};
+  const Tensor losses = scores_ ? scores_->losses() : Tensor();
+  const TransformerStage::Ends ends{d_output, d_input, losses, input_.scale};
   weights_.ready();
   sums_->visit(visit.micro_batch);
   const Context slot_context = context(slot.arena);
@@ -154,20 +154,18 @@ void StageInstance::backward_weight(Visit visit) {
   model_.backward_weight(pass(slot, context(slot.arena)), *sums_);
 }
 
-double StageInstance::evaluate(const Batch& batch, Tensor input, Tensor output) {
+BatchScore StageInstance::evaluate(const Batch& batch, Tensor input, Tensor output) {
   Slot& slot = *slots_.front();
   slot.arena.release(0);
   slot.saved = {};
   slot.batch.load(batch);
   weights_.ready();
   model_.forward(pass(slot, context(slot.arena)), input, output);
-  if (!settings_.piece.last) return 0;
+  if (!settings_.piece.last) return {};
   const ArenaScope scope(*memory_.workspace);
-  model_.losses(pass(slot, context(*memory_.workspace)), losses_.view());
-  sum_losses(0);
-  double nats = 0;
-  backend_.copy(Tensor(&nats, DType::f64, DeviceKind::cpu, {1}), nats_of(0));
-  return nats;
+  model_.losses(pass(slot, context(*memory_.workspace)), scores_->losses(), scores_->statistics());
+  if (settings_.sharding.tp.rank() > 0) return {};
+  return scores_->sum(slot.batch.view().targets);
 }
 
 }  // namespace convoy

@@ -11,6 +11,7 @@
 #include "launch/device_batch.h"
 #include "launch/gradient_sums.h"
 #include "launch/layout.h"
+#include "launch/row_scores.h"
 #include "launch/stage_weights.h"
 #include "parallel/pipeline/stage.h"
 
@@ -58,8 +59,8 @@ class StageInstance final : public Stage {
   void gather_weights() override { weights_.gather(*memory_.gathered); }
   void release_weights() override { weights_.release(*memory_.gathered); }
 
-  // Forward alone, of weights that are there; this rank's share of the summed nats.
-  double evaluate(const Batch& batch, Tensor input, Tensor output);
+  // Forward alone, of weights that are there; this rank's share of the sums.
+  BatchScore evaluate(const Batch& batch, Tensor input, Tensor output);
 
   const ParameterStore& store() const { return store_; }
   const TransformerStage& model() const { return model_; }
@@ -93,8 +94,8 @@ class StageInstance final : public Stage {
   StageWeights weights_;
   std::unique_ptr<GradientSums> sums_;
   std::vector<std::unique_ptr<Slot>> slots_;
-  OwnedTensor losses_;  // f64 [rows], where the head is
-  OwnedTensor nats_;    // f64 [micro-batches of the rank], the same
+  std::optional<RowScores> scores_;  // where the head is
+  OwnedTensor nats_;                 // f64 [micro-batches of the rank], the same
   StepInput input_{};
 };
 

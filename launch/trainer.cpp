@@ -26,6 +26,14 @@ TrainingDataOptions data_options(const RunConfig& config) {
   return options;
 }
 
+// A task whose values lie elsewhere would be judged as something that nobody trained.
+void require_same_vocabulary(const TrainingData& train, const ValidationData& val) {
+  if (train.vocabulary() == val.vocabulary()) return;
+  throw Error(concat("data.train has a vocabulary of ", train.vocabulary(), ", data.val (",
+                     val.name(), ") one of ", val.vocabulary(),
+                     "; prepare both with the same tokenizer, or give both tasks the same vocab"));
+}
+
 bool checkpoint_due(const CheckpointConfig& config, std::int64_t step) {
   return (config.every > 0 && step % config.every == 0) ||
          std::find(config.at.begin(), config.at.end(), step) != config.at.end();
@@ -54,8 +62,9 @@ Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& 
       progress_(config, role()) {
   data_.require_vocabulary(static_cast<int>(config.model.vocab));
   if (!config.data.val.empty()) {
-    validation_file_.emplace(config.data.val);
-    validation_.emplace(*validation_file_, config.model.seq_len, parse_pack(config.data.pack));
+    validation_ =
+        open_validation(config.data.val, config.model.seq_len, parse_pack(config.data.pack));
+    require_same_vocabulary(data_, *validation_);
     const Replicas replicas{*ranks_, layout_.mesh().shape().dp, layout_.mesh().position().dp};
     evaluator_.emplace(model_, replicas, *validation_, config.eval.batches);
   }
@@ -194,9 +203,17 @@ void Trainer::evaluate() {
   state_.val_loss = result.loss;
   state_.val_bits_per_byte = result.bits_per_byte;
   state_.val_targets = result.targets;
-  const EvalRow row{state_.step,    tokens(),     flops(),
-                    wall_seconds(), result.loss,  result.bits_per_byte,
-                    result.targets, result.bytes, result.standard_error};
+  const EvalRow row{state_.step,
+                    tokens(),
+                    flops(),
+                    wall_seconds(),
+                    result.loss,
+                    result.bits_per_byte,
+                    result.targets,
+                    result.bytes,
+                    result.standard_error,
+                    result.accuracy,
+                    result.last_token_accuracy};
   directory_->append(row);
   progress_.evaluation(row);
 }
@@ -205,7 +222,7 @@ void Trainer::save_checkpoint() {
   TrainingState state = state_;
   state.wall_s = wall_seconds();
   const bool counts = layout_.mesh().gradient().rank() == 0;
-  save_run_checkpoint(*writer_, *ranks_, config_, state, optimizer_, counts, data_.files()[0]);
+  save_run_checkpoint(*writer_, *ranks_, config_, state, optimizer_, counts, data_.tokenizer());
 }
 
 RunSummary Trainer::summary_now(RunStatus status, const std::string& message) const {

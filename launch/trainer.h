@@ -63,8 +63,7 @@ class Trainer {
   double flops_per_token_;
   std::int64_t steps_;
   TrainingData data_;
-  std::optional<TokenFile> validation_file_;
-  std::optional<ValidationWindows> validation_;
+  std::unique_ptr<ValidationData> validation_;
   Layout layout_;
   PipelineModel model_;
   Optimizer optimizer_;

@@ -40,7 +40,8 @@ std::int64_t conv_flops(const ModelConfig& model, ConvSite site) {
 }  // namespace
 
 ParameterCounts count_parameters(const ModelConfig& model) {
-  std::int64_t block = linear_weights(model) + 2 * model.d_model;
+  const std::int64_t norms = model.d_ff > 0 ? 2 : 1;
+  std::int64_t block = linear_weights(model) + norms * model.d_model;
   for (const ConvSite site : kSites) block += conv_parameters(model, site);
   if (model.qk_norm) block += 2 * model.head_width();
   const std::int64_t table = model.vocab * model.d_model;

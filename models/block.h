@@ -1,6 +1,9 @@
-// One Transformer block, pre-norm: x + attention(norm(x)), then the same with the MLP. A block may
-// keep only its input and run its forward pass again before its backward pass (recompute).
+// One Transformer block, pre-norm: x + attention(norm(x)), then the same with the MLP, unless
+// d_ff = 0, where there is none. A block may keep only its input and run its forward pass again
+// before its backward pass (recompute).
 #pragma once
+
+#include <optional>
 
 #include "models/attention.h"
 #include "models/mlp.h"
@@ -34,8 +37,8 @@ class Block {
   Recompute recompute_;
   RmsNorm attention_norm_;
   Attention attention_;
-  RmsNorm mlp_norm_;
-  Mlp mlp_;
+  std::optional<RmsNorm> mlp_norm_;  // with the MLP
+  std::optional<Mlp> mlp_;
 };
 
 }  // namespace convoy

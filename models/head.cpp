@@ -50,7 +50,7 @@ Head::Chunk Head::forward(const Context& context, Tensor losses, Tensor rows,
   return chunk;
 }
 
-void Head::losses(const Context& context, const BatchView& batch, Tensor losses,
+void Head::losses(const Context& context, const BatchView& batch, Tensor losses, Tensor statistics,
                   Tensor hidden) const {
   const ArenaScope scope(context.arena);
   const Tensor rows = shards_.complete(context, batch, hidden);
@@ -58,8 +58,11 @@ void Head::losses(const Context& context, const BatchView& batch, Tensor losses,
   for (std::int64_t begin = 0; begin < rows.rows(); begin += most) {
     const ArenaScope chunk_scope(context.arena);
     const std::int64_t count = std::min(most, rows.rows() - begin);
-    forward(context, range_of(losses, begin, count), rows.row_range(begin, count),
-            range_of(batch.targets, begin, count));
+    const Chunk chunk =
+        forward(context, range_of(losses, begin, count), rows.row_range(begin, count),
+                range_of(batch.targets, begin, count));
+    if (statistics.empty()) continue;
+    ops::copy(context, statistics.row_range(begin, count), chunk.statistics);
   }
 }
 

@@ -18,9 +18,10 @@ class Head {
   Head(const Parameter& weight, const Tensor& gradient, const Sharding& sharding)
       : weight_(&weight), gradient_(&gradient), sharding_(sharding), shards_(sharding) {}
 
-  // losses f64 [rows] in nats (0 where a target is -1), alike on all tp ranks; hidden [own_rows,
-  // D].
-  void losses(const Context& context, const BatchView& batch, Tensor losses, Tensor hidden) const;
+  // losses f64 [rows] in nats (0 where a target is -1) and, where given, the softmax statistics
+  // [rows, 3], alike on all tp ranks; hidden [own_rows, D].
+  void losses(const Context& context, const BatchView& batch, Tensor losses, Tensor statistics,
+              Tensor hidden) const;
   // The same, and dhidden and the weight gradient of `scale` times the summed loss.
   void losses_and_gradients(const Context& context, const BatchView& batch, Tensor losses,
                             Tensor dhidden, Tensor hidden, double scale) const;

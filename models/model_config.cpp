@@ -72,6 +72,12 @@ void check_conv(const ModelConfig& c, ProblemList& problems) {
   problems.require(!conv.on.empty(),
                    "model.conv.on is empty; list some of q, k, v, o, gate, up, "
                    "down, or set model.conv.kind = \"none\"");
+  for (const ConvSite site : conv.on) {
+    const bool in_mlp = site == ConvSite::gate || site == ConvSite::up || site == ConvSite::down;
+    problems.require(!in_mlp || c.d_ff != 0, "model.conv.on has ",
+                     kConvSiteNames[static_cast<int>(site)],
+                     ", and with model.d_ff = 0 there is no MLP; leave it out");
+  }
   if (conv.kind == FilterKind::lowrank) {
     problems.require(conv.rank >= 1, "model.conv.rank is ", conv.rank, "; use 1 or more");
   }
@@ -93,7 +99,7 @@ std::vector<std::string> problems_of(const ModelConfig& c) {
     return value >= 1;
   };
   positive(c.n_layers, "n_layers");
-  positive(c.d_ff, "d_ff");
+  problems.require(c.d_ff >= 0, "model.d_ff is ", c.d_ff, "; use 1 or more, or 0 for no MLP");
   positive(c.seq_len, "seq_len");
   problems.require(c.vocab >= 2, "model.vocab is ", c.vocab, "; use 2 or more");
   problems.require(c.n_kv_heads >= 0, "model.n_kv_heads is ", c.n_kv_heads, "; use 0 or more");

@@ -40,7 +40,7 @@ struct ModelConfig {
   std::int64_t n_layers = 4;
   std::int64_t n_heads = 4;
   std::int64_t n_kv_heads = 0;  // 0: as many as n_heads
-  std::int64_t d_ff = 352;
+  std::int64_t d_ff = 352;      // 0: blocks without an MLP
   std::int64_t vocab = 257;
   std::int64_t seq_len = 256;
   bool qk_norm = false;

@@ -14,11 +14,12 @@ void Transformer::train(const Context& context, const BatchView& batch, Tensor l
   stage_.backward({context, batch, saved}, {{}, {}, losses, scale}, {context, {dx, dy}}, none);
 }
 
-void Transformer::evaluate(const Context& context, const BatchView& batch, Tensor losses) const {
+void Transformer::evaluate(const Context& context, const BatchView& batch, Tensor losses,
+                           Tensor statistics) const {
   const ArenaScope scope(context.arena);
   TransformerStage::Saved saved;
   stage_.forward({context, batch, saved}, {}, {});
-  stage_.losses({context, batch, saved}, losses);
+  stage_.losses({context, batch, saved}, losses, statistics);
 }
 
 Tensor Transformer::next_token_logits(const Context& context, const BatchView& batch,

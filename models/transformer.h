@@ -17,8 +17,9 @@ class Transformer {
   // One training micro-batch: adds to all gradients those of scale * (summed nats of the
   // micro-batch) and writes losses f64 [rows], the nats of each row.
   void train(const Context& context, const BatchView& batch, Tensor losses, double scale) const;
-  // losses f64 [rows] without gradients.
-  void evaluate(const Context& context, const BatchView& batch, Tensor losses) const;
+  // losses f64 [rows] without gradients and, where given, the softmax statistics [rows, 3].
+  void evaluate(const Context& context, const BatchView& batch, Tensor losses,
+                Tensor statistics = {}) const;
   // Logits [B, V] of row `last_row` of each sequence.
   Tensor next_token_logits(const Context& context, const BatchView& batch,
                            std::int64_t last_row) const;

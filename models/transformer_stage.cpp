@@ -82,8 +82,8 @@ void TransformerStage::forward(const Pass& pass, Tensor input, Tensor output) co
   }
 }
 
-void TransformerStage::losses(const Pass& pass, Tensor losses) const {
-  head_->losses(pass.context, pass.batch, losses, pass.saved.hidden);
+void TransformerStage::losses(const Pass& pass, Tensor losses, Tensor statistics) const {
+  head_->losses(pass.context, pass.batch, losses, statistics, pass.saved.hidden);
 }
 
 // The gradient of the last block's output, in the second of the workspace's rows.

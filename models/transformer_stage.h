@@ -83,8 +83,9 @@ class TransformerStage {
   void backward_input(const Pass& pass, const Ends& ends, GradientHooks& hooks) const;
   void backward_weight(const Pass& pass, GradientHooks& hooks) const;
 
-  // After forward, at the last piece: losses f64 [rows], without gradients.
-  void losses(const Pass& pass, Tensor losses) const;
+  // After forward, at the last piece: losses f64 [rows], without gradients, and, where given, the
+  // softmax statistics [rows, 3].
+  void losses(const Pass& pass, Tensor losses, Tensor statistics = {}) const;
 
   const Head& head() const { return *head_; }
   std::size_t blocks() const { return blocks_.size(); }

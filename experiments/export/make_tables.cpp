@@ -60,6 +60,7 @@ void add_curve(RowWriter& row, const PlannedRun& run, const RunRecord& record) {
     row.real("tokens_per_s", step.tokens_per_s);
     row.real("mfu", step.mfu);
     row.integer("is_cooldown", is_cooldown(run.config, step.step) ? 1 : 0);
+    row.real("val_accuracy", judged ? eval->val_accuracy : kUnknown);
   }
 }
 
@@ -115,6 +116,8 @@ void add_run(RowWriter& row, const PlannedRun& run, const RunRecord& record, Run
   row.real("mean_mfu", mean_mfu(record));
   row.text("git", record.git);
   row.text("config_hash", config_hash(config));
+  row.real("val_accuracy", judged ? record.eval.back().val_accuracy : kUnknown);
+  row.real("last_token_accuracy", judged ? record.eval.back().last_token_accuracy : kUnknown);
 }
 
 template <class T>

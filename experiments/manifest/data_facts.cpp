@@ -4,10 +4,12 @@
 
 #include "core/error.h"
 #include "core/hdf5.h"
+#include "data/recall_task.h"
 
 namespace convoy {
 
 std::optional<DataFacts> data_facts(const std::string& path) {
+  if (is_recall(path)) return DataFacts{0, path};
   if (!std::filesystem::exists(path)) return {};
   const Hdf5File file(path, Hdf5File::Mode::read);
   DataFacts facts;
@@ -20,6 +22,10 @@ std::optional<DataFacts> data_facts(const std::string& path) {
 std::optional<double> distinct_tokens(const std::vector<std::string>& files, std::int64_t seq_len) {
   std::int64_t windows = 0;
   for (const auto& path : files) {
+    if (is_recall(path)) {
+      windows += parse_recall(path).samples;
+      continue;
+    }
     const auto facts = data_facts(path);
     if (!facts) return {};
     windows += std::max<std::int64_t>(facts->tokens - 1, 0) / seq_len;

@@ -1,4 +1,5 @@
-// What a plan needs to know of a token file, without reading its tokens.
+// What a plan needs to know of training data: of a token file without reading its tokens, of a
+// synthetic task from its name.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,7 @@
 namespace convoy {
 
 struct DataFacts {
-  std::int64_t tokens = 0;
+  std::int64_t tokens = 0;  // of a file
   std::string fingerprint;  // of the source text and how it was made into tokens
 };
 

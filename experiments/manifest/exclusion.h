@@ -17,8 +17,9 @@ struct Exclusion {
   std::string text;
   std::vector<Condition> conditions;
 };
-inline constexpr std::array kExclusionKeys = {
-    "arch", "size", "seed", "tokens_per_param", "tokens", "flops", "lr_multiplier", "branch"};
+inline constexpr std::array kExclusionKeys = {"arch",   "size",  "seed",  "tokens_per_param",
+                                              "tokens", "flops", "steps", "lr_multiplier",
+                                              "branch"};
 
 // What the conditions are asked of: words and numbers by key.
 struct RunTraits {

@@ -61,6 +61,7 @@ class Expander {
 
   const std::vector<double>& budgets() const {
     if (m_.plan.mode == "ladder") return m_.plan.tokens_per_param;
+    if (m_.plan.mode == "steps") return m_.plan.steps;
     return m_.plan.mode == "isoflop" ? m_.plan.flops : m_.plan.tokens;
   }
 
@@ -120,8 +121,10 @@ class Expander {
   // The reference's tokens for a budget, and what the others are matched to.
   ReferenceRun reference_run(const Cell& reference, double budget) const {
     if (m_.plan.mode == "isoflop") return {budget / reference.flops_per_token, budget};
-    const double wanted = m_.plan.mode == "ladder" ? budget * reference.n : budget;
     const auto batch = static_cast<double>(reference.config.train.batch_tokens);
+    const double wanted = m_.plan.mode == "ladder"  ? budget * reference.n
+                          : m_.plan.mode == "steps" ? budget * batch
+                                                    : budget;
     const double tokens = std::max(std::round(wanted / batch), 1.0) * batch;
     return {tokens, tokens * reference.flops_per_token};
   }
@@ -175,9 +178,10 @@ class Expander {
     run.lr_multiplier = multiplier;
     run.branch = share;
     run.name = concat(run.arch, "-", run.size, "-", short_number(budget),
-                      m_.plan.mode == "ladder" ? "tpp"
-                      : m_.plan.mode == "grid" ? "tokens"
-                                               : "flops",
+                      m_.plan.mode == "ladder"    ? "tpp"
+                      : m_.plan.mode == "isoflop" ? "flops"
+                      : m_.plan.mode == "grid"    ? "tokens"
+                                                  : "steps",
                       "-seed", seed);
     if (multiplier != 1) run.name += concat("-lr", multiplier);
     if (!m_.rules.branch_at.empty()) run.name += concat("-", share, "x");
@@ -195,6 +199,7 @@ class Expander {
                             {"tokens_per_param", mode == "ladder" ? run.budget : NAN},
                             {"tokens", mode == "grid" ? run.budget : NAN},
                             {"flops", mode == "isoflop" ? run.budget : NAN},
+                            {"steps", mode == "steps" ? run.budget : NAN},
                             {"lr_multiplier", run.lr_multiplier},
                             {"branch", run.branch}}};
     bool excluded = false;

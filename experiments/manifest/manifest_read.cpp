@@ -157,10 +157,11 @@ class ManifestReader {
 
   void read_plan(TableReader plan) {
     auto& p = m_.plan;
-    plan.read("mode", p.mode, {"ladder", "isoflop", "grid"});
+    plan.read("mode", p.mode, {"ladder", "isoflop", "grid", "steps"});
     plan.read("tokens_per_param", p.tokens_per_param);
     plan.read("flops", p.flops);
     plan.read("tokens", p.tokens);
+    plan.read("steps", p.steps);
     plan.read("flops_tolerance", p.flops_tolerance);
     plan.read("match", p.match, {"flops", "params", "tokens", "wallclock"});
     plan.read("match_by", p.match_by, {"tokens", "depth", "width", "ffn"});
@@ -194,6 +195,7 @@ class ManifestReader {
     budget("ladder", "tokens_per_param", p.tokens_per_param);
     budget("isoflop", "flops", p.flops);
     budget("grid", "tokens", p.tokens);
+    budget("steps", "steps", p.steps);
     require(p.flops_tolerance > 0 && p.flops_tolerance < 1,
             concat("plan.flops_tolerance is ", p.flops_tolerance, "; use a share such as 0.01"));
     require(!p.seeds.empty(), "plan.seeds is empty; give one or more");

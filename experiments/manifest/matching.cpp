@@ -26,6 +26,7 @@ ModelConfig candidate(const ModelConfig& arm, const std::string& by, std::int64_
     model.d_ff = i * kFfnUnit;
   } else {
     model.d_model = i * 2 * arm.n_heads;  // an even head width, for rotary positions
+    if (arm.d_ff == 0) return model;
     model.d_ff = to_ffn_unit(static_cast<double>(arm.d_ff * model.d_model) /
                              static_cast<double>(arm.d_model));
   }

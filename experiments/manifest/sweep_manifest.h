@@ -21,10 +21,11 @@ struct ConfigLayer {
 };
 
 struct PlanSection {
-  std::string mode = "ladder";                     // ladder | isoflop | grid
+  std::string mode = "ladder";                     // ladder | isoflop | grid | steps
   std::vector<double> tokens_per_param;            // ladder
   std::vector<double> flops;                       // isoflop
   std::vector<double> tokens;                      // grid
+  std::vector<double> steps;                       // steps, each of a size's own batch
   double flops_tolerance = 0.01;                   // share of C by which matched runs may differ
   std::string match = "flops";                     // flops | params | tokens | wallclock
   std::string match_by = "tokens";                 // tokens | depth | width | ffn

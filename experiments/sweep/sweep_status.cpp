@@ -19,7 +19,10 @@ std::vector<RunStanding> standings(const SweepPlan& plan, const RunStore& store)
     if (std::filesystem::exists(store.folder(run) / "run.json")) {
       const RunRecord record = read_run(store.folder(run));
       standing.steps = record.steps;
-      if (!record.eval.empty()) standing.val_loss = record.eval.back().val_loss;
+      if (!record.eval.empty()) {
+        standing.val_loss = record.eval.back().val_loss;
+        standing.val_accuracy = record.eval.back().val_accuracy;
+      }
     }
     result.push_back(standing);
   }
@@ -56,13 +59,17 @@ std::vector<std::string> edge_warnings(const std::vector<RunStanding>& standings
 std::string to_table(const std::vector<RunStanding>& standings) {
   std::size_t width = 4;
   for (const auto& s : standings) width = std::max(width, s.run->name.size());
-  std::string text;
+  std::string text = fmt::format("{:<{}}  {:<11} {:>8}/{:<8} {:>8} {:>8}\n", "run", width, "state",
+                                 "done", "steps", "loss", "accuracy");
   std::map<std::string, std::size_t> counts;
   for (const auto& s : standings) {
     ++counts[name_of(s.state)];
-    const std::string loss = std::isnan(s.val_loss) ? "-" : fmt::format("{:.4f}", s.val_loss);
-    text += fmt::format("{:<{}}  {:<11} {:>8}/{:<8} {:>8}  {}\n", s.run->name, width,
-                        name_of(s.state), s.steps, s.run->steps, loss, s.message);
+    const auto four_digits = [](double x) {
+      return std::isnan(x) ? std::string("-") : fmt::format("{:.4f}", x);
+    };
+    text += fmt::format("{:<{}}  {:<11} {:>8}/{:<8} {:>8} {:>8}  {}\n", s.run->name, width,
+                        name_of(s.state), s.steps, s.run->steps, four_digits(s.val_loss),
+                        four_digits(s.val_accuracy), s.message);
   }
   text += fmt::format("{} runs:", standings.size());
   for (const auto& [state, count] : counts) text += fmt::format(" {} {}", count, state);

@@ -1,6 +1,7 @@
 // Where a sweep stands, read from the store.
 #pragma once
 
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@ struct RunStanding {
   std::int64_t steps = 0;
   double val_loss = 0;  // of the last validation; NaN: none yet
   std::string message;
+  double val_accuracy = std::numeric_limits<double>::quiet_NaN();  // of the last validation
 };
 
 std::vector<RunStanding> standings(const SweepPlan& plan, const RunStore& store);

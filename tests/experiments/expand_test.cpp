@@ -69,6 +69,30 @@ TEST(Expand, TheConvolutionsOwnFlopsAreCounted) {
               1.0 / static_cast<double>(plain.steps));
 }
 
+TEST(Expand, StepsAreOfEachSizesOwnBatch) {
+  ManifestText text;
+  text.sizes += "train = { batch_tokens = 512 }\n";  // of the last size, M
+  text.plan =
+      "[plan]\nmode = \"steps\"\nsteps = [30]\nmatch = \"tokens\"\n"
+      "exclude = [\"steps=30,size=S,arch=conv\"]\n";
+  const SweepPlan plan = text.expanded();
+  EXPECT_EQ(plan.runs.size(), 3u);
+  EXPECT_EQ(the_run(plan, "transformer-S-30steps-seed0").tokens, 30 * 256);
+  EXPECT_EQ(the_run(plan, "conv-M-30steps-seed0").tokens, 30 * 512);
+}
+
+TEST(Expand, ASyntheticTaskKnowsHowManySamplesItHas) {
+  ManifestText text;
+  text.base =
+      "[base.model]\nvocab = 64\nseq_len = 64\n"
+      "[base.train]\nbatch_tokens = 256\nmicro_batch = 2\n"
+      "[base.data]\ntrain = \"mqar:pairs=4,vocab=64,samples=100\"\n";
+  text.plan = "[plan]\nmode = \"steps\"\nsteps = [50]\nmatch = \"tokens\"\nepochs = 2\n";
+  for (const auto& run : text.expanded().runs) EXPECT_EQ(run.epochs, 2);
+  text.plan = "[plan]\nmode = \"steps\"\nsteps = [51]\nmatch = \"tokens\"\nepochs = 2\n";
+  EXPECT_TRUE(has(text.complaint(), "2.04 epochs")) << text.complaint();
+}
+
 TEST(Expand, IsoflopSolvesTheTokensOfEverySizeAndArm) {
   ManifestText text;
   text.plan = "[plan]\nmode = \"isoflop\"\nflops = [1e11, 3e11]\n";

@@ -125,7 +125,21 @@ TEST_P(Shipped, PlansAndIsMatched) {
 INSTANTIATE_TEST_SUITE_P(Manifests, Shipped,
                          testing::Values("quickstart.toml", "ladder_hopper.toml",
                                          "ladder_hopper_lr.toml", "placement.toml",
-                                         "width_rank.toml", "paper_150m_2b.toml"));
+                                         "width_rank.toml", "paper_150m_2b.toml", "mqar.toml"));
+
+TEST(Manifest, AMixtureOfExpertsIsPlannedOrSaysWhatIsMissing) {
+  const auto path = std::filesystem::path(CONVOY_SOURCE) / "experiments/manifests/moe.toml";
+  const SweepManifest manifest = read_sweep_manifest(path);
+  try {
+    EXPECT_EQ(expand(manifest).runs.size(), 12u);
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    EXPECT_NE(text.find("model.moe is planned: this program has no mixture-of-experts model yet"),
+              std::string::npos)
+        << text;
+    EXPECT_EQ(text.find("did you mean"), std::string::npos) << text;
+  }
+}
 
 }  // namespace
 }  // namespace convoy::test

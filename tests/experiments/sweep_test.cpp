@@ -142,6 +142,25 @@ TEST_F(Sweep, OtherDataUnderTheSameNameAreRefused) {
   EXPECT_NE(result.output.find("was trained on other data"), std::string::npos) << result.output;
 }
 
+TEST_F(Sweep, ASyntheticTaskExportsItsAccuracies) {
+  const std::string task = "mqar:pairs=2,keys=variable,vocab=64,samples=";
+  write_manifest("m.toml",
+                 "schema = 1\nname = \"recall\"\n[base.model]\nvocab = 64\nseq_len = 32\n"
+                 "[base.train]\nbatch_tokens = 256\nmicro_batch = 2\n[base.data]\ntrain = \"" +
+                     task + "500\"\nval = \"" + task + "50\"\n[arch.transformer]\n" +
+                     size("S", 16) + "[plan]\nmode = \"steps\"\nsteps = [20]\n");
+  const auto result = sweep("run", "m.toml", "store");
+  ASSERT_EQ(result.code, 0) << result.output;
+  const std::string table = read_text(path("store_output") + "/runs.jsonl");
+  const auto row = nlohmann::json::parse(table);
+  EXPECT_EQ(row.at("status"), "done");
+  EXPECT_TRUE(row.at("val_bits_per_byte").is_null());
+  const auto last = column(folders("store")[0], "eval", "val_accuracy").at(20);
+  EXPECT_NEAR(row.at("val_accuracy").get<double>(), last, 1e-8);  // 9 digits
+  EXPECT_GT(row.at("last_token_accuracy"), 0.5);
+  EXPECT_LT(row.at("last_token_accuracy"), 1);
+}
+
 TEST_F(Sweep, MoreTokensThanTheFileHasAreRefused) {
   write_manifest("m.toml", base() + "[arch.transformer]\n" + size("S", 16) +
                                "[plan]\nmode = \"grid\"\ntokens = [25600]\n");

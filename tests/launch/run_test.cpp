@@ -69,6 +69,54 @@ TEST_F(Run, InInvariantModeAnyNumberOfRanksGivesTheSameBits) {
   }
 }
 
+const std::string kRecall =
+    "--set data.train=mqar:pairs=4,vocab=64,keys=variable "
+    "--set data.val=mqar:pairs=4,vocab=64,keys=variable,samples=30 --set eval.batches=0 ";
+
+TEST_F(Run, SamplesOfASyntheticTaskDoNotDependOnRanks) {
+  const std::string invariant =
+      kRecall + "--set numerics.mode=invariant --set train.batch_tokens=1536 --set train.steps=10 ";
+  ASSERT_EQ(train("alone", invariant).code, 0);
+  const auto result = train("ranks", invariant, 2);
+  ASSERT_EQ(result.code, 0) << result.output;
+  expect_equal_runs("ranks", "alone");
+  EXPECT_EQ(column(folder_.path() / "ranks", "eval", "val_accuracy"),
+            column(folder_.path() / "alone", "eval", "val_accuracy"));
+}
+
+TEST_F(Run, ASyntheticTaskKilledAndResumedEqualsUndisturbed) {
+  const std::string often =
+      kRecall + "--set train.batch_tokens=2048 --set checkpoint.every=3 --set eval.every=20 ";
+  ASSERT_EQ(train("whole", often).code, 0);
+  EXPECT_EQ(train_and_signal("cut", "KILL", often, 1).code, 137);
+  const auto resumed = train("cut", often + "--resume auto");
+  ASSERT_EQ(resumed.code, 0) << resumed.output;
+  expect_equal_runs("cut", "whole");
+  EXPECT_EQ(column(folder_.path() / "cut", "eval", "val_accuracy"),
+            column(folder_.path() / "whole", "eval", "val_accuracy"));
+  const auto sampled = run_convoy("sample " + path("whole") + " --prompt a");
+  EXPECT_EQ(sampled.code, 1);
+  EXPECT_NE(sampled.output.find("was trained on a synthetic task"), std::string::npos)
+      << sampled.output;
+}
+
+// One layer of attention cannot look for "the token after my key"; with a convolution that moves
+// keys by one it can (arXiv 2312.04927). Guessing among the four values gives 0.25.
+TEST_F(Run, OneLayerLearnsRecallWithAConvolutionAndNotWithout) {
+  const std::string one_layer =
+      "--set data.train=mqar:pairs=4,vocab=64 --set data.val=mqar:pairs=4,vocab=64,samples=256 "
+      "--set model.vocab=64 --set model.d_model=64 --set model.n_layers=1 --set model.d_ff=0 "
+      "--set model.seq_len=32 --set train.batch_tokens=1024 --set train.micro_batch=32 "
+      "--set eval.batches=0 --set train.steps=250 --set optimizer.lr=1e-2 ";
+  const auto accuracy = [&](const std::string& name, const std::string& conv) {
+    const auto result = train(name, one_layer + "--set 'model.conv=" + conv + "'");
+    EXPECT_EQ(result.code, 0) << result.output;
+    return column(folder_.path() / name, "eval", "val_accuracy").at(250);
+  };
+  EXPECT_GT(accuracy("conv", "{kind=\"lowrank\",rank=4,on=[\"q\",\"k\",\"v\"]}"), 0.95);
+  EXPECT_LT(accuracy("plain", "{kind=\"none\"}"), 0.5);
+}
+
 TEST_F(Run, RecomputeChangesNoBit) {
   ASSERT_EQ(train("plain").code, 0);
   ASSERT_EQ(train("recomputed", "--set parallel.recompute=block").code, 0);

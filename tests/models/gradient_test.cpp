@@ -69,6 +69,15 @@ TEST_P(EveryKind, OnSomeLinearsOnly) {
   expect_gradients(m);
 }
 
+TEST_P(EveryKind, WithoutAnMlp) {
+  for (const std::int64_t recomputed : {0, 1}) {
+    ModelConfig m = tiny_model(GetParam());
+    m.d_ff = 0;
+    m.conv.on = {ConvSite::q, ConvSite::k, ConvSite::v, ConvSite::o};
+    expect_gradients(m, recomputed);
+  }
+}
+
 TEST_P(EveryKind, WithRecomputedBlocks) { expect_gradients(tiny_model(GetParam()), 2); }
 
 INSTANTIATE_TEST_SUITE_P(Filters, EveryKind,

@@ -214,7 +214,7 @@ class NaiveTransformer {
     for (std::int64_t i = 0; i < m_.n_layers; ++i) {
       const std::string block = "blocks." + std::to_string(i) + ".";
       add(x, attention(norm(x, block + "attention_norm.weight"), block + "attention.", s));
-      add(x, mlp(norm(x, block + "mlp_norm.weight"), block + "mlp.", s));
+      if (m_.d_ff > 0) add(x, mlp(norm(x, block + "mlp_norm.weight"), block + "mlp.", s));
     }
     return norm(x, "final_norm.weight");
   }
