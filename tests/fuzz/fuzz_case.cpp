@@ -51,7 +51,7 @@ void draw_model(Draw& draw, ModelConfig& model) {
   model.d_ff = draw.of<std::int64_t>({8, 12, 20});
   model.n_layers = 1 + draw.below(8);
   model.vocab = 257 + draw.below(6);
-  model.seq_len = draw.of<std::int64_t>({1, 4, 8, 16, 24});
+  model.seq_len = draw.of<std::int64_t>({1, 4, 8, 12, 16, 24, 48});
   model.qk_norm = draw.chance(2);
   model.tie_embeddings = draw.chance(2);
   model.depth_scaled_init = draw.chance(3);
@@ -59,7 +59,8 @@ void draw_model(Draw& draw, ModelConfig& model) {
   draw_conv(draw, model.conv);
 }
 
-void draw_layout(Draw& draw, ParallelConfig& parallel) {
+ParallelConfig draw_layout(Draw& draw) {
+  ParallelConfig parallel;
   parallel.dp = draw.of<std::int64_t>({1, 1, 2, 2, 3, 4});
   parallel.pp = draw.of<std::int64_t>({1, 1, 2, 3, 4});
   const bool inside = draw.chance(2);
@@ -67,22 +68,26 @@ void draw_layout(Draw& draw, ParallelConfig& parallel) {
   parallel.cp = inside ? draw.of<std::int64_t>({1, 1, 2, 3}) : 1;
   parallel.sequence_parallel = parallel.tp > 1 && draw.chance(2);
   parallel.schedule = draw.of<std::string>({"gpipe", "1f1b", "interleaved", "zb-h1", "zb-v"});
+  if (parallel.schedule == "interleaved") {
+    parallel.virtual_stages = draw.of<std::int64_t>({0, 2, 3});
+  }
   parallel.zero = draw.below(4);
   parallel.recompute = draw.chance(3) ? "block" : "none";
+  return parallel;
 }
 
-RunConfig draw_config(Draw& draw, const FuzzData& data) {
+RunConfig draw_config(Draw& draw, const ParallelConfig& parallel, const FuzzData& data) {
   RunConfig config;
   config.origin = "a fuzzed configuration";
   draw_model(draw, config.model);
-  draw_layout(draw, config.parallel);
+  config.parallel = parallel;
   config.train.steps = 2;
   config.train.micro_batch = 1 + draw.below(2);
   const std::int64_t count = config.parallel.dp * (1 + draw.below(5));
   config.train.batch_tokens = count * config.train.micro_batch * config.model.seq_len;
   config.train.seed = draw.below(1000);
   config.train.precision = "f64";
-  config.numerics = NumericsMode::invariant;
+  config.numerics = draw.chance(4) ? NumericsMode::fast : NumericsMode::invariant;
   config.optimizer.clip = draw.chance(2) ? 0.5 : 1e3;
   config.optimizer.eps = 1e-6;  // of the size of gradients that are rounding alone, or larger
   config.data.pack = draw.chance(4) ? "stream" : "documents";
@@ -96,19 +101,23 @@ RunConfig draw_config(Draw& draw, const FuzzData& data) {
 }  // namespace
 
 FuzzCase draw_case(std::uint64_t seed, int most_ranks, const FuzzData& data) {
+  constexpr int kModels =
+      500;  // tried on a layout, so that those that few models fit are drawn too
   Draw draw(seed);
   while (true) {
-    const RunConfig config = draw_config(draw, data);
-    const auto& p = config.parallel;
+    const ParallelConfig p = draw_layout(draw);
     const int ranks = static_cast<int>(p.dp * p.pp * p.tp * p.cp);
-    if (ranks > most_ranks || !problems_of(config, ranks).empty()) continue;
-    return {config, ranks};
+    for (int i = 0; i < kModels && ranks <= most_ranks; ++i) {
+      const RunConfig config = draw_config(draw, p, data);
+      if (problems_of(config, ranks).empty()) return {config, ranks};
+    }
   }
 }
 
 RunConfig on_one_rank(const RunConfig& config) {
   RunConfig alone = config;
   alone.parallel = {};
+  alone.numerics = NumericsMode::invariant;
   return alone;
 }
 
@@ -120,7 +129,9 @@ std::string FuzzCase::describe() const {
                 m.kv_heads(), ", T ", m.seq_len, m.tie_embeddings ? ", tied" : "",
                 m.qk_norm ? ", qk norm" : "", "; ", mesh.describe(),
                 p.sequence_parallel ? " sp" : "", ", zero ", p.zero, ", ", p.schedule,
-                ", recompute ", p.recompute, ", ", micro_batches(config), " micro-batches");
+                p.virtual_stages > 0 ? concat(" v", p.virtual_stages) : "", ", recompute ",
+                p.recompute, ", ", micro_batches(config), " micro-batches",
+                config.numerics == NumericsMode::fast ? ", fast" : "");
 }
 
 FuzzData::FuzzData(const std::filesystem::path& folder) : folder_(folder) {

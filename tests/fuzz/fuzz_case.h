@@ -13,11 +13,15 @@ struct FuzzCase {
   int ranks;
 
   std::string describe() const;
-  // Sharding inside a micro-batch changes the order of sums; everything else keeps every bit.
-  bool is_bitwise() const { return config.parallel.tp == 1 && config.parallel.cp == 1; }
+  // Sharding inside a micro-batch changes the order of sums, and so does the fast mode; everything
+  // else keeps every bit.
+  bool is_bitwise() const {
+    return config.parallel.tp == 1 && config.parallel.cp == 1 &&
+           config.numerics == NumericsMode::invariant;
+  }
 };
 
-// The same model and data on one rank.
+// The same model and data on one rank, in invariant mode.
 RunConfig on_one_rank(const RunConfig& config);
 
 // Token files of different documents, from which cases draw one: of one token each, short, long.
