@@ -30,7 +30,7 @@ struct PairedDifference {
   bool equal_flops = true;  // each pair within 1 % or one step, whichever is more
 };
 
-struct Exclusion {
+struct ExcludedRun {
   std::string run;
   std::string reason;
 };
@@ -39,7 +39,7 @@ struct Comparison {
   std::vector<RunRecord> runs;  // all of them, as given
   std::vector<Arm> arms;        // the first is the reference; may be empty
   std::vector<PairedDifference> differences;
-  std::vector<Exclusion> exclusions;
+  std::vector<ExcludedRun> exclusions;
 };
 
 // Median over the second half of the steps, which leaves the start-up out; NaN without steps.

@@ -44,7 +44,7 @@ li { overflow-wrap: anywhere; }
 }
 )";
 
-std::string html_table(const Table& table) {
+std::string html_table(const TextTable& table) {
   std::string out = "<div class=\"scroll\"><table>\n<thead><tr>";
   for (const auto& heading : table.headings) out += "<th>" + escape_xml(heading) + "</th>";
   out += "</tr></thead>\n<tbody>\n";

@@ -65,7 +65,7 @@ ordered_json json_of(const PairedDifference& difference) {
           {"verdict", verdict(difference.loss)}};
 }
 
-ordered_json json_of(const Exclusion& exclusion) {
+ordered_json json_of(const ExcludedRun& exclusion) {
   return {{"run", exclusion.run}, {"reason", exclusion.reason}};
 }
 

@@ -59,7 +59,7 @@ std::string accuracy_note(const RunRecord& run) {
   return text;
 }
 
-void print_section(std::ostream& out, const std::string& heading, const Table& table) {
+void print_section(std::ostream& out, const std::string& heading, const TextTable& table) {
   if (table.rows.empty()) return;
   out << '\n' << heading << '\n';
   print_table(out, table);
@@ -67,18 +67,18 @@ void print_section(std::ostream& out, const std::string& heading, const Table& t
 
 }  // namespace
 
-Table run_table(const Comparison& comparison) {
-  Table table{{"run", "seed", "parameters", "steps", "tokens", "training FLOPs", "loss (nats)",
-               "bits/byte", "tokens/s", "status"},
-              {}};
+TextTable run_table(const Comparison& comparison) {
+  TextTable table{{"run", "seed", "parameters", "steps", "tokens", "training FLOPs", "loss (nats)",
+                   "bits/byte", "tokens/s", "status"},
+                  {}};
   for (const RunRecord& run : comparison.runs) table.rows.push_back(run_row(run));
   return table;
 }
 
-Table arm_table(const Comparison& comparison) {
-  Table table{{"arm", "seeds", "training FLOPs", "loss (nats)", "loss sd", "bits/byte", "bits sd",
-               "tokens/s"},
-              {}};
+TextTable arm_table(const Comparison& comparison) {
+  TextTable table{{"arm", "seeds", "training FLOPs", "loss (nats)", "loss sd", "bits/byte",
+                   "bits sd", "tokens/s"},
+                  {}};
   for (const Arm& arm : comparison.arms)
     table.rows.push_back({arm.label, std::to_string(arm.loss.n), scientific(arm.flops.mean),
                           fixed(arm.loss.mean, 4), sd_of(arm.loss),
@@ -87,9 +87,9 @@ Table arm_table(const Comparison& comparison) {
   return table;
 }
 
-Table difference_table(const Comparison& comparison) {
-  Table table{{"arm", "measure", "pairs", "difference", "sd", "95 % interval", "FLOPs", "verdict"},
-              {}};
+TextTable difference_table(const Comparison& comparison) {
+  TextTable table{
+      {"arm", "measure", "pairs", "difference", "sd", "95 % interval", "FLOPs", "verdict"}, {}};
   for (const PairedDifference& d : comparison.differences) {
     table.rows.push_back(difference_row(d, "loss (nats)", d.loss));
     table.rows.push_back(difference_row(d, "bits/byte", d.bits_per_byte));
@@ -99,7 +99,7 @@ Table difference_table(const Comparison& comparison) {
 
 std::vector<std::string> cautions(const Comparison& comparison) {
   std::vector<std::string> lines;
-  for (const Exclusion& exclusion : comparison.exclusions)
+  for (const ExcludedRun& exclusion : comparison.exclusions)
     lines.push_back(concat("left out: ", exclusion.run, ": ", exclusion.reason));
   for (const PairedDifference& d : comparison.differences)
     if (!d.equal_flops)
@@ -116,7 +116,7 @@ std::vector<std::string> cautions(const Comparison& comparison) {
   return lines;
 }
 
-void print_table(std::ostream& out, const Table& table) {
+void print_table(std::ostream& out, const TextTable& table) {
   std::vector<std::size_t> widths;
   for (std::size_t column = 0; column < table.headings.size(); ++column) {
     std::size_t width = display_width(table.headings[column]);

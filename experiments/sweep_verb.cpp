@@ -11,6 +11,8 @@
 #include "experiments/sweep/sbatch_script.h"
 #include "experiments/sweep/scheduler.h"
 #include "experiments/sweep/sweep_status.h"
+#include "experiments/sweep_report/page.h"
+#include "experiments/sweep_report/study.h"
 #include "launch/files.h"
 #include "launch/stop_signal.h"
 #include "launch/verbs.h"
@@ -78,6 +80,7 @@ SweepTables export_tables(const SweepPlan& plan) {
   make_links(plan, store);
   SweepTables tables = make_tables(plan, store);
   write_tables(tables, plan.manifest.output);
+  replace_text(plan.manifest.output / "study.json", to_json(study_of(plan, store)));
   std::cout << "tables of " << plan.manifest.name << " are in " << plan.manifest.output.string()
             << '\n';
   return tables;
@@ -189,6 +192,14 @@ void add_sweep_verb(CLI::App& app, ExitCode& exit_code) {
     const SweepTables made = export_tables(planned);
     const auto folder = planned.manifest.output / "tensorboard";
     if (a->tensorboard) write_tensorboard(planned, made.curves, folder);
+  });
+
+  CLI::App* report =
+      add_action(*sweep, "report", "Export, then write OUTPUT/report.html, all in one file", a);
+  report->callback([a] {
+    const SweepPlan planned = plan_of(*a);
+    export_tables(planned);
+    report_sweep(planned.manifest.output, "", std::cout);
   });
 }
 

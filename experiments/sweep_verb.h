@@ -1,4 +1,5 @@
-// The verb `sweep` on the command line: plan, run, submit, status and export of a manifest.
+// The verb `sweep` on the command line: plan, run, submit, status, export and report of a
+// manifest.
 #pragma once
 
 namespace CLI {

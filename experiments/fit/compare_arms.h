@@ -36,7 +36,7 @@ struct ArmComparison {
   std::vector<ArmAdvantage> arms;
   std::vector<OrderedPair> orderings;
   std::optional<SeedNoise> noise;
-  std::vector<Exclusion> exclusions;
+  std::vector<ExcludedRun> exclusions;
 };
 
 struct CompareOptions {

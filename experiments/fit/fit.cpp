@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "experiments/fit/fit_checks.h"
+#include "experiments/fit/frontier.h"
 
 namespace convoy {
 namespace {
@@ -123,6 +124,10 @@ FitResult fit(const std::vector<RunRow>& runs, const FitOptions& options) {
   result.parameters = parameters_of(*law, theta, uncertainty);
   result.correlations = correlations_of(*law, uncertainty);
   for (const Unit& unit : units) result.points.push_back(predict(*law, unit, theta, uncertainty));
+  const Frontier frontier = frontier_of(*law, theta, units);
+  for (const Unit& unit : frontier.points)
+    result.curve.push_back(predict(*law, unit, theta, uncertainty));
+  result.curve_note = frontier.note;
   result.beyond = predict(*law, ten_times_larger(units.back()), theta, uncertainty);
   if (options.holdout) hold_largest_out(result, units, options);
   return result;

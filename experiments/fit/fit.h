@@ -54,6 +54,8 @@ struct FitResult {
   int freedom = 0;
   std::optional<SeedNoise> noise = {};
   std::vector<Prediction> points = {};
+  std::vector<Prediction> curve = {};  // along C, see frontier.h; without observations
+  std::string curve_note = {};
   Prediction beyond = {};                   // at ten times the largest C
   std::optional<Prediction> held_out = {};  // the largest size, by a fit without it
   std::string no_holdout = {};              // why there is none

@@ -39,9 +39,9 @@ ordered_json json_of(const std::optional<SeedNoise>& noise) {
   return {{"sd_log_loss", noise->sd}, {"freedom", noise->freedom}};
 }
 
-ordered_json json_of(const std::vector<Exclusion>& exclusions) {
+ordered_json json_of(const std::vector<ExcludedRun>& exclusions) {
   ordered_json list = ordered_json::array();
-  for (const Exclusion& exclusion : exclusions)
+  for (const ExcludedRun& exclusion : exclusions)
     list.push_back({{"run", exclusion.run}, {"reason", exclusion.reason}});
   return list;
 }
@@ -113,7 +113,7 @@ ordered_json json_of(const OrderedPair& pair) {
 
 }  // namespace
 
-std::string fit_json(const FitResult& fit, const std::vector<Exclusion>& exclusions) {
+std::string fit_json(const FitResult& fit, const std::vector<ExcludedRun>& exclusions) {
   ordered_json json{{"law", fit.law}};
   ordered_json intervals = ordered_json::object();
   for (const FittedParameter& parameter : fit.parameters) {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <ostream>
 
+#include "experiments/fit/fit_words.h"
 #include "experiments/report_table.h"
 #include "experiments/text_format.h"
 
@@ -15,20 +16,15 @@ std::string general(double value) {
   return std::isfinite(value) ? fmt::format("{:.6g}", value) : "-";
 }
 
-std::string interval_text(const std::optional<Interval>& interval, int decimals) {
-  if (!interval) return "-";
-  return fixed(interval->low, decimals) + " .. " + fixed(interval->high, decimals);
-}
-
 std::string general_interval(const std::optional<Interval>& interval) {
   if (!interval) return "-";
   return fmt::format("{:.4g} .. {:.4g}", interval->low, interval->high);
 }
 
 void print_notes(std::ostream& out, const std::vector<std::string>& warnings,
-                 const std::vector<Exclusion>& exclusions) {
+                 const std::vector<ExcludedRun>& exclusions) {
   for (const std::string& warning : warnings) out << "  warning: " << warning << '\n';
-  for (const Exclusion& exclusion : exclusions)
+  for (const ExcludedRun& exclusion : exclusions)
     out << "  left out: " << exclusion.run << ": " << exclusion.reason << '\n';
 }
 
@@ -40,8 +36,8 @@ void print_noise(std::ostream& out, const std::optional<SeedNoise>& noise) {
     out << "  seed noise: unknown, one seed of each\n";
 }
 
-Table parameter_table(const FitResult& fit) {
-  Table table{{"parameter", "value", "95 % interval"}, {}};
+TextTable parameter_table(const FitResult& fit) {
+  TextTable table{{"parameter", "value", "95 % interval"}, {}};
   for (const FittedParameter& parameter : fit.parameters)
     table.headings.push_back("r(" + parameter.name + ")");
   for (std::size_t i = 0; i < fit.parameters.size(); ++i) {
@@ -65,37 +61,15 @@ std::vector<std::string> prediction_row(const std::string& what, const Predictio
           interval_text(point.new_point, 4)};
 }
 
-Table prediction_table(const FitResult& fit) {
-  Table table{{"prediction", "C", "observed", "predicted", "ln ratio", "95 % of the curve",
-               "95 % of a run"},
-              {}};
+TextTable prediction_table(const FitResult& fit) {
+  TextTable table{{"prediction", "C", "observed", "predicted", "ln ratio", "95 % of the curve",
+                   "95 % of a run"},
+                  {}};
   if (fit.held_out)
     table.rows.push_back(prediction_row(fit.held_out->size + ", held out", *fit.held_out));
   table.rows.push_back(prediction_row(fit.points.back().size, fit.points.back()));
   table.rows.push_back(prediction_row(fit.beyond.size, fit.beyond));
   return table;
-}
-
-std::string advantage_text(const Advantage& advantage) {
-  if (!std::isfinite(advantage.estimate)) return "none: " + advantage.note;
-  if (!advantage.interval)
-    return fmt::format("{:.3f} x{}{}", advantage.estimate, advantage.note.empty() ? "" : ", ",
-                       advantage.note);
-  return fmt::format("{:.3f} x (95 %: {})", advantage.estimate,
-                     interval_text(advantage.interval, 3));
-}
-
-std::string scale_text(const ScaleTest& test) {
-  if (!std::isfinite(test.slope)) return "not tested: " + test.note;
-  const bool changes = test.p < 0.05;
-  return fmt::format("{} (d ln M / d ln C = {:+.4f}, 95 %: {}, p = {:.2g})",
-                     changes ? "M changes with scale, so no single number holds"
-                             : "no sign that M changes with scale",
-                     test.slope, interval_text(test.interval, 4), test.p);
-}
-
-std::string percent(double value) {
-  return std::isfinite(value) ? fmt::format("{:+.2f} %", 100 * value) : "-";
 }
 
 const SizeCost* cost_at(const ArmAdvantage& arm, const std::string& size) {
@@ -104,10 +78,10 @@ const SizeCost* cost_at(const ArmAdvantage& arm, const std::string& size) {
   return nullptr;
 }
 
-Table budget_table(const ArmAdvantage& arm) {
-  Table table{{"size", "C", "loss", "M, separate fits", "95 % interval", "M, interpolated",
-               "FLOP overhead", "FLOP/s ratio"},
-              {}};
+TextTable budget_table(const ArmAdvantage& arm) {
+  TextTable table{{"size", "C", "loss", "M, separate fits", "95 % interval", "M, interpolated",
+                   "FLOP overhead", "FLOP/s ratio"},
+                  {}};
   for (const BudgetAdvantage& budget : arm.budgets) {
     const SizeCost* cost = cost_at(arm, budget.size);
     table.rows.push_back(
@@ -130,10 +104,10 @@ void print_arm(std::ostream& out, const ArmAdvantage& arm, const std::string& re
   print_notes(out, arm.joint.warnings, {});
 }
 
-Table ordering_table(const std::vector<OrderedPair>& pairs) {
-  Table table{{"lower", "higher", "size", "pairs", "difference (nats)", "95 % interval", "FLOPs",
-               "verdict"},
-              {}};
+TextTable ordering_table(const std::vector<OrderedPair>& pairs) {
+  TextTable table{{"lower", "higher", "size", "pairs", "difference (nats)", "95 % interval",
+                   "FLOPs", "verdict"},
+                  {}};
   for (const OrderedPair& pair : pairs)
     table.rows.push_back({pair.better, pair.worse, pair.size.empty() ? "all sizes" : pair.size,
                           std::to_string(pair.difference.n), signed_fixed(pair.difference.mean, 4),
@@ -144,7 +118,8 @@ Table ordering_table(const std::vector<OrderedPair>& pairs) {
 
 }  // namespace
 
-void print_fit(std::ostream& out, const FitResult& fit, const std::vector<Exclusion>& exclusions) {
+void print_fit(std::ostream& out, const FitResult& fit,
+               const std::vector<ExcludedRun>& exclusions) {
   const bool huber = fit.loss == Loss::huber;
   out << '\n' << fit.formula << '\n';
   out << fmt::format("  {} runs, {} points, {} sizes, {:.2f} decades of C\n", fit.runs,

@@ -12,8 +12,8 @@ namespace convoy {
 
 // {"law", "E", "A", ..., "objective", "converged", "starts_agreeing", "intervals": {"E": [low,
 // high], ...}, ...}. Unknown numbers and missing intervals are null.
-std::string fit_json(const FitResult& fit, const std::vector<Exclusion>& exclusions);
-void print_fit(std::ostream& out, const FitResult& fit, const std::vector<Exclusion>& exclusions);
+std::string fit_json(const FitResult& fit, const std::vector<ExcludedRun>& exclusions);
+void print_fit(std::ostream& out, const FitResult& fit, const std::vector<ExcludedRun>& exclusions);
 
 // {"reference", "arms": [{"arm", "advantage": {"estimate", "low", "high", "method"}, "budgets":
 // [{"size", "C", "advantage": {...}, "interpolation": {...}}], ...}], "orderings": [...], ...}

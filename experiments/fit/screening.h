@@ -12,7 +12,7 @@ namespace convoy {
 
 struct Screened {
   std::vector<RunRow> runs = {};
-  std::vector<Exclusion> exclusions = {};
+  std::vector<ExcludedRun> exclusions = {};
 };
 
 // Of duplicates (one run_id twice, or one arm, size, token count and seed twice) the first stays.

@@ -40,6 +40,25 @@ TEST_F(Sweep, TrainsEveryRunAndExportsEveryPoint) {
   EXPECT_TRUE(fs::exists(path("store_output/runs/conv-S-25600tokens-seed0/run.json")));
 }
 
+TEST_F(Sweep, ItsReportIsOnePageThatNamesEveryRun) {
+  write_manifest("m.toml", base() + two_arms() + size("S", 16) + plan());
+  ASSERT_EQ(sweep("run", "m.toml", "store").code, 0);
+  write_manifest("more.toml", base() + two_arms() + size("S", 16) + plan("seeds = [0, 1]\n"));
+  const auto result = sweep("report", "more.toml", "store");
+  ASSERT_EQ(result.code, 0) << result.output;
+  const std::string page = read_text(path("store_output/report.html"));
+  for (const char* name : {"transformer-S-25600tokens-seed0", "conv-S-25600tokens-seed1"})
+    EXPECT_EQ(count(page, std::string("<td>") + name + "</td>"), 1u) << name;
+  EXPECT_EQ(count(page, "planned, never started"), 2u);
+  EXPECT_EQ(count(page, "<code>convoy train "), 4u);
+  const auto again = run_convoy("report " + path("store_output") + " --output " + path("page"));
+  ASSERT_EQ(again.code, 0) << again.output;
+  EXPECT_EQ(read_text(path("page/report.html")), page);
+  const auto refused = run_convoy("report " + path("store_output") + " " + path("store_output"));
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_NE(refused.output.find("a sweep is reported alone"), std::string::npos) << refused.output;
+}
+
 TEST_F(Sweep, ASecondStartTrainsNothing) {
   write_manifest("m.toml", base() + two_arms() + size("S", 16) + plan());
   ASSERT_EQ(sweep("run", "m.toml", "store").code, 0);
