@@ -212,6 +212,10 @@ class OperationBench {
         [&] { ops::rmsnorm_backward_input(context_, y, z, x, rstd, weight); });
     add("rmsnorm backward weight", 2 * bytes, 0,
         [&] { ops::rmsnorm_backward_weight(context_, dweight, z, x, rstd); });
+    add("add and rmsnorm forward", 4 * bytes, 0,
+        [&] { ops::add_rmsnorm_forward(context_, w, y, rstd, x, z, weight, 1e-5); });
+    add("rmsnorm backward, both, with the residual", 4 * bytes, 0,
+        [&] { ops::rmsnorm_backward(context_, y, dweight, z, x, rstd, weight, w); });
     add("swiglu forward", 3 * bytes, 0, [&] { ops::swiglu_forward(context_, y, x, z); });
     add("swiglu backward", 5 * bytes, 0, [&] { ops::swiglu_backward(context_, y, w, z, x, z); });
     Tensor positions = indices([&](std::int64_t i) { return i % setup_.length; });
@@ -226,9 +230,26 @@ class OperationBench {
         [&] { ops::softmax_statistics(context_, statistics, y, targets, 0); });
     add("cross-entropy backward", 2 * bytes, 0,
         [&] { ops::cross_entropy_backward(context_, y, statistics, targets, 0, 1e-5); });
+    bench_large_vocabulary(y);
     Tensor dtable = gradient({channels_, channels_});
     add("embedding backward", bytes + 2 * wide * static_cast<double>(channels_ * channels_), 0,
         [&] { ops::embedding_backward(context_, dtable, x, targets); });
+  }
+
+  // Logits of the vocabulary of the 305M model, as many rows as the memory of a tensor holds.
+  void bench_large_vocabulary(const Tensor& memory) {
+    constexpr std::int64_t kClasses = 100352;
+    const std::int64_t rows = memory.size() / kClasses;
+    if (rows == 0) return;
+    const Tensor logits(memory.data(), memory.dtype(), memory.device(), {rows, kClasses});
+    random_.fill(logits);
+    const Tensor statistics = context_.take_statistics({rows, 3});
+    const Tensor losses = arena_.take(DType::f64, {rows}),
+                 targets = arena_.take(DType::i32, {rows});
+    backend_->fill(targets, 12345);
+    add("cross-entropy, one pass, 100352 classes",
+        2 * element() * static_cast<double>(rows * kClasses), 0,
+        [&] { ops::cross_entropy(context_, losses, statistics, logits, targets, 1e-5); });
   }
 
   BenchSetup setup_;

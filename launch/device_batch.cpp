@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "core/backend.h"
-#include "models/batch_rows.h"
 
 namespace convoy {
 namespace {
@@ -35,14 +34,15 @@ DeviceBatch::DeviceBatch(Backend& backend, std::int64_t sequences, std::int64_t 
 const BatchView& DeviceBatch::load(const Batch& batch) {
   CHECK(batch.sequences == sequences_ && batch.length == length_, "a batch of ", batch.sequences,
         " x ", batch.length, " for one of ", sequences_, " x ", length_);
-  const BatchRows rows = rows_of_rank(
-      {sequences_, length_, batch.tokens, batch.targets, batch.document_start}, sharding_);
-  copy_to(backend_, tokens_, rows.tokens);
-  copy_to(backend_, targets_, rows.targets);
-  copy_to(backend_, positions_, rows.positions);
-  copy_to(backend_, document_start_, rows.document_start);
-  copy_to(backend_, reach_, rows.reach);
-  copy_to(backend_, own_reach_, rows.own_reach);
+  const bool is_first = rows_.tokens.empty();
+  fill_rows(rows_, {sequences_, length_, batch.tokens, batch.targets, batch.document_start},
+            sharding_);
+  copy_to(backend_, tokens_, rows_.tokens);
+  copy_to(backend_, targets_, rows_.targets);
+  if (is_first) copy_to(backend_, positions_, rows_.positions);  // they are the same in all batches
+  copy_to(backend_, document_start_, rows_.document_start);
+  copy_to(backend_, reach_, rows_.reach);
+  copy_to(backend_, own_reach_, rows_.own_reach);
   view_.one_document = std::all_of(batch.document_start.begin(), batch.document_start.end(),
                                    [](std::int32_t start) { return start == 0; });
   return view_;

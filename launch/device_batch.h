@@ -4,6 +4,7 @@
 
 #include "core/memory.h"
 #include "data/batch.h"
+#include "models/batch_rows.h"
 #include "models/batch_view.h"
 #include "models/sharding.h"
 
@@ -25,6 +26,7 @@ class DeviceBatch {
   std::int64_t sequences_, length_;  // whole
   OwnedTensor tokens_, targets_, positions_, document_start_, reach_, own_reach_;
   BatchView view_{};
+  BatchRows rows_;  // of the batch at hand, on the host
 };
 
 }  // namespace convoy

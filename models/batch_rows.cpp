@@ -55,6 +55,12 @@ Row row_at(const WholeBatch& batch, std::int64_t sequence, std::int64_t position
 }  // namespace
 
 BatchRows rows_of_rank(const WholeBatch& batch, const Sharding& sharding) {
+  BatchRows rows;
+  fill_rows(rows, batch, sharding);
+  return rows;
+}
+
+void fill_rows(BatchRows& rows, const WholeBatch& batch, const Sharding& sharding) {
   const auto size = static_cast<std::size_t>(batch.sequences * batch.length);
   CHECK(batch.tokens.size() == size && batch.targets.size() == size &&
             batch.document_start.size() == size,
@@ -63,7 +69,6 @@ BatchRows rows_of_rank(const WholeBatch& batch, const Sharding& sharding) {
         " document starts");
   const std::int64_t padded = padded_length(batch.length, sharding);
   const RowLayout all = sharding.all_rows(padded), own = sharding.own_rows(padded);
-  BatchRows rows;
   rows.sequences = batch.sequences;
   rows.length = all.rows();
   const auto count = static_cast<std::size_t>(batch.sequences * all.rows());
@@ -80,12 +85,12 @@ BatchRows rows_of_rank(const WholeBatch& batch, const Sharding& sharding) {
     rows.document_start[i] = row.document_start;
     rows.reach[i++] = row.reach();
   });
+  rows.own_reach.clear();
   rows.own_reach.reserve(static_cast<std::size_t>(batch.sequences * own.rows()));
   for_each_row(batch.sequences, own, sharding.row_owners().rank(),
                [&](auto sequence, auto position) {
                  rows.own_reach.push_back(row_at(batch, sequence, position).reach());
                });
-  return rows;
 }
 
 }  // namespace convoy

@@ -29,6 +29,7 @@ struct BatchRows {
 // A window whose length cannot be split evenly is padded at its end: padded rows are a document of
 // their own whose targets do not count, so that no other row sees them.
 BatchRows rows_of_rank(const WholeBatch& batch, const Sharding& sharding);
+void fill_rows(BatchRows& rows, const WholeBatch& batch, const Sharding& sharding);
 
 // The length to which a window is padded.
 std::int64_t padded_length(std::int64_t length, const Sharding& sharding);

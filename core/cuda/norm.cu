@@ -214,9 +214,11 @@ template <class Function>
 void dispatch_held(std::int64_t width, std::initializer_list<Tensor> tensors, Function&& run) {
   dispatch_packs(width, tensors, [&]<class T, int V>() {
     const std::int64_t held = ceil_div<std::int64_t>(width, kWarp * V);
-    if (held == 1) return run.template operator()<T, V, 1>();
-    if (held == 2) return run.template operator()<T, V, 2>();
-    if (held <= 4) return run.template operator()<T, V, 4>();
+    if constexpr (V > 1 && sizeof(T) < 8) {
+      if (held == 1) return run.template operator()<T, V, 1>();
+      if (held == 2) return run.template operator()<T, V, 2>();
+      if (held <= 4) return run.template operator()<T, V, 4>();
+    }
     run.template operator()<T, V, kHeld>();
   });
 }

@@ -13,17 +13,38 @@ namespace {
 constexpr int kThreads = 256;
 constexpr std::int64_t kChunk = 16384;  // elements whose squares one block sums
 
+// The sum of squares of x over the threads of a block, in packs where x begins at one; the order is
+// fixed by count and by where x begins.
 template <class T>
-__global__ void squares_kernel(double* partial, const T* x, std::int64_t count) {
+__device__ inline double block_squares(const T* x, std::int64_t count) {
+  constexpr int V = 16 / sizeof(T);
   __shared__ double shared[kThreads / kWarp];
-  const std::int64_t begin = blockIdx.x * kChunk;
-  const std::int64_t end = min(begin + kChunk, count);
   double sum = 0;
-  for (std::int64_t i = begin + threadIdx.x; i < end; i += kThreads) {
+  std::int64_t done = 0;
+  if (reinterpret_cast<std::uintptr_t>(x) % (V * sizeof(T)) == 0) {
+    const std::int64_t packs = count / V;
+    done = packs * V;
+#pragma unroll 4
+    for (std::int64_t i = threadIdx.x; i < packs; i += kThreads) {
+      const auto pack = load_pack<V>(x + i * V);
+#pragma unroll
+      for (int e = 0; e < V; ++e) {
+        const auto value = static_cast<double>(widen(pack.element[e]));
+        sum += value * value;
+      }
+    }
+  }
+  for (std::int64_t i = done + threadIdx.x; i < count; i += kThreads) {
     const auto value = static_cast<double>(widen(x[i]));
     sum += value * value;
   }
-  sum = block_sum(sum, shared);
+  return block_sum(sum, shared);
+}
+
+template <class T>
+__global__ void squares_kernel(double* partial, const T* x, std::int64_t count) {
+  const std::int64_t begin = blockIdx.x * kChunk;
+  const double sum = block_squares(x + begin, min(kChunk, count - begin));
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
@@ -34,15 +55,8 @@ struct Piece {
 
 template <class T>
 __global__ void squares_of_pieces_kernel(double* partial, const Piece* pieces) {
-  __shared__ double shared[kThreads / kWarp];
-  const T* x = static_cast<const T*>(pieces[blockIdx.x].data);
-  const std::int64_t count = pieces[blockIdx.x].count;
-  double sum = 0;
-  for (std::int64_t i = threadIdx.x; i < count; i += kThreads) {
-    const auto value = static_cast<double>(widen(x[i]));
-    sum += value * value;
-  }
-  sum = block_sum(sum, shared);
+  const Piece piece = pieces[blockIdx.x];
+  const double sum = block_squares(static_cast<const T*>(piece.data), piece.count);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 

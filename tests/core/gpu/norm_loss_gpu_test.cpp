@@ -342,8 +342,10 @@ TEST_F(LossOnGpu, InOnePassEqualsTheReference) {
       bench.expect_near(
           glogits, logits,
           [&](std::int64_t i, std::int64_t j) {
-            return 2 * relative * 0.25 * (std::abs(at(logits, i, j)) + 1e-6) +
-                   unit_roundoff(dtype) * std::abs(at(logits, i, j));
+            // The probability is the gradient, but for the target, where it is 0.25 away.
+            const bool is_target = targets.data<std::int32_t>()[i] == j;
+            const double size = std::abs(at(logits, i, j));
+            return 2 * relative * (size + (is_target ? 0.25 : 0)) + unit_roundoff(dtype) * size;
           },
           "dlogits");
       ops::cross_entropy(bench.gpu(), glosses, gstatistics, again, gtargets, 0.25);
