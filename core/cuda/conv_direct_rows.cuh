@@ -157,7 +157,7 @@ class WarpRing {
   }
 
   __device__ void ask() {
-    if (coming_ < stop_) {
+    if (coming_ < stop_ + (Backward ? W - 1 : 0)) {  // a walk back takes W - 1 rows of zeros more
 #pragma unroll
       for (int i = 0; i < kRows; i += kRound) {
         if (kRows % kRound != 0 && i + row() >= kRows) continue;

@@ -4,16 +4,15 @@
 // consecutive tokens and 8 consecutive channels of every filter, input and output:
 //
 //   accumulator (tile m, half h) of lane 4 g + c: token 4 g + 2 m + h
-//   column 2 c + e of the tile j of 8 columns:    channel 8 c + 2 j + e, stored at place 8 j + 2 c
-//   + e depth k of the ranks:                          rank 4 (k / 2) + k % 2 below 8, 2 more from
-//   8 on
+//
+//   column 2 c + e of the tile j of 8 columns: channel 8 c + 2 j + e, stored at 8 j + 2 c + e
+//
+//   depth k of the ranks: rank 4 (k / 2) + k % 2 below 8, 2 more from 8 on
 //
 // Filters are never stored. The backward pass reads x and dy once: dx from filters made again, and
-// from the products p = dy x (rounded to bf16) dz = p u, du = z^T p and ds = 1^T p. Half of the
-// warps do what takes filters (dx), the other half what takes products (dz, du, ds), so that each
-// fits in 128 registers. Rows arrive in a ring in shared memory while the tile before is
-// computed. Sums over channel blocks (dz) and over chunks of rows (du, ds) go through device memory
-// and are added in order.
+// from the products p = dy x (rounded to bf16) dz = p u, du = z^T p and ds = 1^T p. Rows arrive in
+// a ring in shared memory while the tile before is computed. Sums over channel blocks (dz) and over
+// chunks of rows (du, ds) go through device memory and are added in order.
 #include "core/conv_shape.h"
 #include "core/cuda/conv.h"
 #include "core/cuda/elements.cuh"
@@ -31,11 +30,11 @@ constexpr int kLead = 4;            // rows of the ring before a chunk's first r
 constexpr int kForwardWarps = 4, kBackwardWarps = 8;
 constexpr int kSumPitch = 5 * 4 * kRanks;  // bytes of 4 tokens of one warp's dz, gap included
 
-// A block of 32 channels for each of `Warps` warps, and its shared memory in bytes. Four rows of z
-// are followed by a gap that sets the next four off.
+// A block of `Warps` warps, 32 channels each, and its shared memory in bytes. Four rows of z are
+// followed by a gap that sets the next four off.
 template <int Warps>
 struct Block {
-  static constexpr int kThreads = 32 * Warps;  // of one warp for each 32 channels
+  static constexpr int kThreads = 32 * Warps;
   static constexpr int kChannels = 32 * Warps;
   static constexpr int kPitch = kChannels * 2 + 16;  // of a row of the ring and of u
   static constexpr int kRowsBytes = kRing * kPitch;
@@ -50,16 +49,10 @@ struct LowrankCall {
   Rows<const bf16> x, dy, z;
   const bf16 *s, *u;
   const std::int32_t* reach;
-  int rows, chunk_rows;
+  std::int64_t rows, chunk_rows;
   int channels, rank, width;
   float residual;  // 1 or 0
 };
-
-// Which 32 channels of the block a warp has.
-template <int Warps>
-__device__ inline int column_warp() {
-  return static_cast<int>(threadIdx.x) / 32 % Warps;
-}
 
 __device__ inline int rank_at(int k) { return k % 8 / 2 * 4 + k % 2 + k / 8 * 2; }
 
@@ -87,13 +80,13 @@ struct Shared {
 // u of the block's channels in the order that the matrix units want, and s as accumulators do: for
 // each pair of channels {low, high, low, high} in f32. Zeros where there are no more ranks, taps or
 // channels. A thread asks for all of its part before it waits for any.
-template <int Threads, int Warps>
+template <int Warps>
 __device__ inline void load_filters(const Shared<Warps>& shared, const LowrankCall& call,
                                     int channel0) {
   using Sizes = Block<Warps>;
   constexpr int kPacks = Sizes::kChannels / 8;  // of 8 channels
-  constexpr int kOwn = kTaps * kRanks * kPacks / Threads;
-  static_assert(kOwn * Threads == kTaps * kRanks * kPacks && kTaps * kPacks <= Threads);
+  constexpr int kOwn = kTaps * kRanks * kPacks / Sizes::kThreads;
+  static_assert(kOwn * Sizes::kThreads == kTaps * kRanks * kPacks && kTaps * kPacks <= 128);
   const auto load = [&](const bf16* row, int channel, bool there) {
     uint4 loaded = {0, 0, 0, 0};
     if (there) loaded = *reinterpret_cast<const uint4*>(row + channel);
@@ -102,7 +95,7 @@ __device__ inline void load_filters(const Shared<Warps>& shared, const LowrankCa
   uint4 held[kOwn];
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
-    const int row = (i * Threads + threadIdx.x) / kPacks;
+    const int row = (i * Sizes::kThreads + threadIdx.x) / kPacks;
     const int channel = channel0 + threadIdx.x % kPacks * 8;
     const int w = row / kRanks, rank = rank_at(row % kRanks);
     held[i] = load(call.u + (rank * call.width + w) * std::int64_t{call.channels}, channel,
@@ -114,7 +107,7 @@ __device__ inline void load_filters(const Shared<Warps>& shared, const LowrankCa
                        w < call.width && channel0 + pack * 8 < call.channels);
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
-    const int row = (i * Threads + threadIdx.x) / kPacks;
+    const int row = (i * Sizes::kThreads + threadIdx.x) / kPacks;
     const std::uint32_t to = shared.u + row * Sizes::kPitch + pack / 4 * 64 + pack % 4 * 4;
     store_shared4(to, held[i].x);
     store_shared4(to + 16, held[i].y);
@@ -132,40 +125,56 @@ __device__ inline void load_filters(const Shared<Warps>& shared, const LowrankCa
 }
 
 // Fills the ring, 32 rows at a time from kLead rows before the chunk on; rows and channels outside
-// of the tensors become zeros. A thread copies the same 16 bytes of every eighth row or so. Between
-// calls it holds next to nothing: addresses are made anew from the kernel's parameters.
-template <int Threads, int Warps, bool Backward>
+// of the tensors become zeros. A thread copies the same 16 bytes of every eighth row or so.
+template <int Warps, bool Backward>
 class RowLoader {
  public:
   __device__ RowLoader(const Shared<Warps>& shared, const LowrankCall& call, int channel0,
-                       int chunk_first)
+                       std::int64_t chunk_first)
       : shared_(shared),
-        call_(call),
-        channel_(channel0 + pack() * 8),
-        first_(chunk_first - kLead) {}
+        first_(static_cast<int>(chunk_first) - kLead),
+        rows_(static_cast<int>(call.rows)),
+        inside_(channel0 + pack() * 8 < call.channels),
+        to_(row() * Sizes::kPitch + pack() * 16) {
+    const std::int64_t t = first_ + row();
+    const int column = inside_ ? channel0 + pack() * 8 : 0;
+    x_ = call.x.data + t * call.x.stride + column;
+    x_step_ = kStep * call.x.stride;
+    if (Backward) dy_ = call.dy.data + t * call.dy.stride + column;
+    if (Backward) dy_step_ = kStep * call.dy.stride;
+    const int z_row = threadIdx.x / 2;
+    z_inside_ = threadIdx.x % 2 * 8 < call.rank;
+    z_ = call.z.data + (first_ + z_row) * call.z.stride + threadIdx.x % 2 * 8;
+    z_stride_ = call.z.stride;
+    reach_ = call.reach + first_ + threadIdx.x % kTokens;
+    base_ = call.x.data;
+  }
 
   __device__ void next() {
-    const bool inside = channel_ < call_.channels;
-    const std::uint32_t to = (slot_ + row()) * Sizes::kPitch + pack() * 16;
+    const std::uint32_t ring = slot_ * Sizes::kPitch + to_;
 #pragma unroll
-    for (int i = 0; i < kTokens; i += kStep) {
-      const bool there = inside && has(row() + i);
-      copy_ahead(shared_.x + to + i * Sizes::kPitch, from(call_.x, row() + i, channel_, there),
-                 there);
+    for (int i = 0; i < kTokens / kStep; ++i) {
+      const bool there = inside_ && has(row() + i * kStep);
+      copy_ahead(shared_.x + ring + i * kStep * Sizes::kPitch,
+                 there ? static_cast<const void*>(x_) : fallback(), there);
+      x_ += x_step_;
       if (!Backward) continue;
-      copy_ahead(shared_.dy + to + i * Sizes::kPitch, from(call_.dy, row() + i, channel_, there),
-                 there);
+      copy_ahead(shared_.dy + ring + i * kStep * Sizes::kPitch,
+                 there ? static_cast<const void*>(dy_) : fallback(), there);
+      dy_ += dy_step_;
     }
-    const int thread = static_cast<int>(threadIdx.x);
-    if (thread < 2 * kTokens) {
-      const int row = thread / 2, rank = thread % 2 * 8;
-      const bool there = rank < call_.rank && has(row);
-      copy_ahead(shared_.z_row(slot_ + row) + rank * 2, from(call_.z, row, rank, there), there);
-    } else if (thread < 3 * kTokens) {
-      const int row = thread - 2 * kTokens;
+    if (threadIdx.x < 2 * kTokens) {
+      const bool there = z_inside_ && has(threadIdx.x / 2);
+      copy_ahead(shared_.z_row(slot_ + threadIdx.x / 2) + threadIdx.x % 2 * 16,
+                 there ? static_cast<const void*>(z_) : fallback(), there);
+    } else if (threadIdx.x < 3 * kTokens) {
+      const int row = threadIdx.x - 2 * kTokens;
+      const bool there = has(row);
       copy_ahead<4>(shared_.reach + (slot_ + row) * 4,
-                    has(row) ? call_.reach + first_ + row : call_.reach, has(row));
+                    there ? static_cast<const void*>(reach_) : fallback(), there);
     }
+    z_ += kTokens * z_stride_;
+    reach_ += kTokens;
     first_ += kTokens;
     slot_ = (slot_ + kTokens) % kRing;
     commit_copies();
@@ -174,21 +183,24 @@ class RowLoader {
  private:
   using Sizes = Block<Warps>;
   static constexpr int kPacks = Sizes::kChannels / 8;
-  static constexpr int kStep = Threads / kPacks;  // rows that one round of copies covers
+  static constexpr int kStep = Sizes::kThreads / kPacks;  // rows that one round of copies covers
 
-  static __device__ int row() { return static_cast<int>(threadIdx.x) / kPacks; }
-  static __device__ int pack() { return static_cast<int>(threadIdx.x) % kPacks; }
+  static __device__ int row() { return threadIdx.x / kPacks; }
+  static __device__ int pack() { return threadIdx.x % kPacks; }
   __device__ bool has(int row) const {
-    return static_cast<unsigned>(first_ + row) < static_cast<unsigned>(call_.rows);
+    return static_cast<unsigned>(first_ + row) < static_cast<unsigned>(rows_);
   }
-  // An address that may be named, even where nothing is read.
-  __device__ const bf16* from(const Rows<const bf16>& rows, int row, int column, bool there) const {
-    return there ? rows.row(first_ + row) + column : rows.data;
-  }
+  // An address that may be named where nothing is read.
+  __device__ const void* fallback() const { return base_; }
 
   const Shared<Warps>& shared_;
-  const LowrankCall& call_;
-  int channel_, first_, slot_ = 0;
+  int first_, rows_, slot_ = 0;
+  bool inside_, z_inside_;
+  std::uint32_t to_;
+  const bf16 *x_, *dy_ = nullptr, *z_;
+  std::int64_t x_step_, dy_step_ = 0, z_stride_;
+  const std::int32_t* reach_;
+  const bf16* base_ = nullptr;
 };
 
 // A lane's place in the tile that begins at `slot` of the ring: its 4 tokens, the 4 before, after.
@@ -207,26 +219,14 @@ struct LaneRows {
   }
 };
 
-// Rows of the lane's 8 channels, from `First` on.
-template <int Warps, int First, int Count>
-__device__ inline void load_lane(Pair (&v)[Count][4], std::uint32_t rows, const LaneRows& lane) {
-  const std::uint32_t column = column_warp<Warps>() * 64 + threadIdx.x % 4 * 16;
+// Rows -3 to 3 (or 0 to 6, from `First` on) of the lane's 8 channels.
+template <int Warps, int First>
+__device__ inline void load_lane(Pair (&v)[7][4], std::uint32_t rows, const LaneRows& lane) {
+  const std::uint32_t column = threadIdx.x / 32 * 64 + threadIdx.x % 4 * 16;
 #pragma unroll
-  for (int i = 0; i < Count; ++i) {
+  for (int i = 0; i < 7; ++i) {
     const uint4 loaded = load_shared16(rows + lane.at(First + i) * Block<Warps>::kPitch + column);
     v[i][0] = loaded.x, v[i][1] = loaded.y, v[i][2] = loaded.z, v[i][3] = loaded.w;
-  }
-}
-
-// The lower or upper 4 channels of them.
-template <int Warps, int First, int Count>
-__device__ inline void load_half_lane(Pair (&v)[Count][2], std::uint32_t rows, const LaneRows& lane,
-                                      int half) {
-  const std::uint32_t column = column_warp<Warps>() * 64 + threadIdx.x % 4 * 16 + half * 8;
-#pragma unroll
-  for (int i = 0; i < Count; ++i) {
-    const uint2 loaded = load_shared8(rows + lane.at(First + i) * Block<Warps>::kPitch + column);
-    v[i][0] = loaded.x, v[i][1] = loaded.y;
   }
 }
 
@@ -250,7 +250,7 @@ struct ColumnFilters {
   template <int Warps>
   __device__ void load(const Shared<Warps>& shared, int j) {
     const int lane = threadIdx.x % 32;
-    const std::uint32_t column = column_warp<Warps>() * 64 + j * 16;
+    const std::uint32_t column = threadIdx.x / 32 * 64 + j * 16;
 #pragma unroll
     for (int w = 0; w < kTaps; w += 2) {
       Pair two[4];
@@ -261,7 +261,7 @@ struct ColumnFilters {
     }
 #pragma unroll
     for (int w = 0; w < kTaps; ++w) {
-      const uint4 loaded = load_shared16(shared.s_pair(w, column_warp<Warps>(), j, lane % 4));
+      const uint4 loaded = load_shared16(shared.s_pair(w, threadIdx.x / 32, j, lane % 4));
       s[w][0] = __uint_as_float(loaded.x), s[w][1] = __uint_as_float(loaded.y);
       s[w][2] = __uint_as_float(loaded.z), s[w][3] = __uint_as_float(loaded.w);
     }
@@ -283,12 +283,11 @@ __device__ inline void load_z(ZPair& z, const Shared<Warps>& shared, const LaneR
   }
 }
 
-// sum[i][.] of a lane's tokens starts from the residual: in[i + offset], times 1 or 0.
-template <int Tokens, int Inputs>
-__device__ inline void start_sum(float (&sum)[Tokens][8], const Pair (&in)[Inputs][4], int offset,
+// sum[i][.] of the lane's 4 tokens starts from the residual: in[i + offset], times 1 or 0.
+__device__ inline void start_sum(float (&sum)[4][8], const Pair (&in)[7][4], int offset,
                                  float residual) {
 #pragma unroll
-  for (int i = 0; i < Tokens; ++i) {
+  for (int i = 0; i < 4; ++i) {
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
       sum[i][2 * q] = residual * low_of(in[i + offset][q]);
@@ -297,42 +296,35 @@ __device__ inline void start_sum(float (&sum)[Tokens][8], const Pair (&in)[Input
   }
 }
 
-// Stores 8 channels of a row that will not be read again soon.
-__device__ inline void store_channels(bf16* to, const float (&sum)[8]) {
-  __stcs(reinterpret_cast<uint4*>(to), uint4{pack_pair(sum[0], sum[1]), pack_pair(sum[2], sum[3]),
-                                             pack_pair(sum[4], sum[5]), pack_pair(sum[6], sum[7])});
-}
-
-// Stores the lane's tokens `First` to First + Count - 1 by 8 channels.
-template <int Warps, int First, int Count>
-__device__ inline void store_sum(Rows<bf16> to, const float (&sum)[Count][8], int tile_first,
-                                 int end, int channel0, int channels) {
+// Stores the lane's 4 tokens by 8 channels.
+__device__ inline void store_sum(Rows<bf16> to, const float (&sum)[4][8], std::int64_t tile_first,
+                                 std::int64_t end, int channel0, int channels) {
   const int lane = threadIdx.x % 32;
-  const int channel = channel0 + column_warp<Warps>() * 32 + lane % 4 * 8;
+  const int channel = channel0 + threadIdx.x / 32 * 32 + lane % 4 * 8;
   if (channel >= channels) return;
 #pragma unroll
-  for (int i = 0; i < Count; ++i) {
-    const int t = tile_first + lane / 4 * 4 + First + i;
+  for (int i = 0; i < 4; ++i) {
+    const std::int64_t t = tile_first + lane / 4 * 4 + i;
     if (t >= end) return;
-    store_channels(to.row(t) + channel, sum[i]);
+    const uint4 packed = {pack_pair(sum[i][0], sum[i][1]), pack_pair(sum[i][2], sum[i][3]),
+                          pack_pair(sum[i][4], sum[i][5]), pack_pair(sum[i][6], sum[i][7])};
+    __stcs(reinterpret_cast<uint4*>(to.row(t) + channel), packed);
   }
 }
 
-// Adds filter times input for one tile of columns. f[w][m] are the filters of tap w for tokens 2 m
-// and 2 m + 1; the taps of token i read in[i + 3 - w] (Down: in[i + w], whose filters they are).
-// Each input is widened once. Masked: tap w of token i counts where bit i of seen[w] is set.
-template <bool Masked, bool Down, int Tokens>
-__device__ inline void apply_filters(float (&sum)[Tokens][8],
-                                     const float (&f)[kTaps][Tokens / 2][4],
-                                     const Pair (&in)[Tokens + 3][4], int j,
-                                     const unsigned (&seen)[kTaps]) {
+// Adds filter times input for one tile of columns. f[w][m] are the filters of tap w; the taps of
+// token i read in[i + 3 - w] (Down: in[i + w], whose filters they are). Each input is widened once.
+// Masked: tap w of token i counts where bit i of seen[w] is set.
+template <bool Masked, bool Down>
+__device__ inline void apply_filters(float (&sum)[4][8], const float (&f)[kTaps][2][4],
+                                     const Pair (&in)[7][4], int j, const unsigned (&seen)[kTaps]) {
 #pragma unroll
-  for (int row = 0; row < Tokens + 3; ++row) {
+  for (int row = 0; row < 7; ++row) {
     const float low = low_of(in[row][j]), high = high_of(in[row][j]);
 #pragma unroll
     for (int w = 0; w < kTaps; ++w) {
       const int i = Down ? row - w : row - 3 + w;
-      if (i < 0 || i >= Tokens) continue;
+      if (i < 0 || i > 3) continue;
       if (Masked && (seen[w] >> i & 1u) == 0) continue;
       sum[i][2 * j] += f[w][i / 2][i % 2 * 2] * low;
       sum[i][2 * j + 1] += f[w][i / 2][i % 2 * 2 + 1] * high;
@@ -340,13 +332,13 @@ __device__ inline void apply_filters(float (&sum)[Tokens][8],
   }
 }
 
-// Bit i < count: whether token first + i of the lane reaches w rows back.
+// Bit i: whether token first + i of the lane reaches w rows back.
 template <int Warps>
 __device__ inline unsigned reaching(const Shared<Warps>& shared, const LaneRows& lane, int first,
-                                    int w, int count) {
+                                    int w) {
   unsigned seen = 0;
 #pragma unroll
-  for (int i = 0; i < count; ++i) {
+  for (int i = 0; i < 4; ++i) {
     if (load_shared4(shared.reach + lane.at(first + i) * 4) >= w) seen |= 1u << i;
   }
   return seen;
@@ -362,7 +354,7 @@ __device__ inline void forward_tile(float (&sum)[4][8], const ColumnFilters (&fi
   load_lane<Warps, -3>(x, shared.x, lane);
   for (int m = 0; m < 2; ++m) load_z(z[m], shared, lane, 2 * m);
 #pragma unroll
-  for (int w = 0; w < kTaps; ++w) seen[w] = Masked ? reaching(shared, lane, 0, w, 4) : 0;
+  for (int w = 0; w < kTaps; ++w) seen[w] = Masked ? reaching(shared, lane, 0, w) : 0;
   start_sum(sum, x, 3, residual);
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
@@ -379,18 +371,17 @@ __device__ inline void forward_tile(float (&sum)[4][8], const ColumnFilters (&fi
 }
 
 __global__ void __launch_bounds__(Block<kForwardWarps>::kThreads, 2)
-    forward_kernel(Rows<bf16> y, const __grid_constant__ LowrankCall call) {
+    forward_kernel(Rows<bf16> y, LowrankCall call) {
   extern __shared__ __align__(16) char memory[];
-  const Shared<kForwardWarps> shared(shared_address(memory));
-  const int channel0 = blockIdx.x * Block<kForwardWarps>::kChannels;
-  const int first = static_cast<int>(blockIdx.y) * call.chunk_rows;
-  const int end = min(first + call.chunk_rows, call.rows);
-  constexpr int kThreads = Block<kForwardWarps>::kThreads;
   wait_for_previous();
   allow_next();
-  RowLoader<kThreads, kForwardWarps, false> loader(shared, call, channel0, first);
+  const Shared<kForwardWarps> shared(shared_address(memory));
+  const int channel0 = blockIdx.x * Block<kForwardWarps>::kChannels;
+  const std::int64_t first = blockIdx.y * call.chunk_rows;
+  const std::int64_t end = min(first + call.chunk_rows, call.rows);
+  RowLoader<kForwardWarps, false> loader(shared, call, channel0, first);
   for (int block = 0; block < 3; ++block) loader.next();
-  load_filters<kThreads>(shared, call, channel0);
+  load_filters(shared, call, channel0);
   __syncthreads();
   ColumnFilters filters[4];
 #pragma unroll
@@ -407,66 +398,137 @@ __global__ void __launch_bounds__(Block<kForwardWarps>::kThreads, 2)
     } else {
       forward_tile<true>(sum, filters, shared, lane, call.residual);
     }
-    store_sum<kForwardWarps, 0>(y, sum, first + tile * kTokens, end, channel0, call.channels);
+    store_sum(y, sum, first + tile * kTokens, end, channel0, call.channels);
   }
   wait_copies<0>();
 }
 
-// dx[t] = sum over taps of K[t + w, w] dy[t + w], for tokens 2 `M` and 2 M + 1 of each lane.
-template <bool Masked, int M, int Warps>
-__device__ inline void input_tokens(float (&sum)[2][8], const Shared<Warps>& shared,
-                                    const LaneRows& lane, float residual) {
-  Pair dy[5][4];
-  ZPair z[kTaps];  // from token 2 M + w on
+// dx[t] = sum over taps of K[t + w, w] dy[t + w].
+template <bool Masked, int Warps>
+__device__ inline void input_tile(float (&sum)[4][8], const Shared<Warps>& shared,
+                                  const LaneRows& lane, float residual) {
+  Pair dy[7][4];
+  ZPair z[6];  // from token t on, for t = w + 2 m
   unsigned seen[kTaps];
-  load_lane<Warps, 2 * M>(dy, shared.dy, lane);
+  load_lane<Warps, 0>(dy, shared.dy, lane);
 #pragma unroll
-  for (int w = 0; w < kTaps; ++w) {
-    load_z(z[w], shared, lane, 2 * M + w);
-    seen[w] = Masked ? reaching(shared, lane, 2 * M + w, w, 2) : 0;
-  }
+  for (int t = 0; t < 6; ++t) load_z(z[t], shared, lane, t);
+#pragma unroll
+  for (int w = 0; w < kTaps; ++w) seen[w] = Masked ? reaching(shared, lane, w, w) : 0;
   start_sum(sum, dy, 0, residual);
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     ColumnFilters filters;
     filters.load(shared, j);
-    float f[kTaps][1][4];
+    float f[kTaps][2][4];
 #pragma unroll
     for (int w = 0; w < kTaps; ++w) {
-      multiply_add_to(f[w][0], z[w], filters.u[w][0], filters.u[w][1], filters.s[w]);
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+        multiply_add_to(f[w][m], z[w + 2 * m], filters.u[w][0], filters.u[w][1], filters.s[w]);
+      }
     }
     apply_filters<Masked, true>(sum, f, dy, j, seen);
   }
 }
 
-// The warps of one half of the block wait for each other alone; 0 is everybody's barrier.
-template <int Threads>
-__device__ inline void wait_for_half() {
-  asm volatile("bar.sync 1, %0;" ::"n"(Threads) : "memory");
-}
+// The sums of a warp's products: dz of this tile, du and ds of all its tiles.
+struct WeightSums {
+  float u[kTaps][4][4];  // [tap][column tile][rank rows g, g + 8 by columns 2c, 2c + 1]
+  float s[4][4];         // row g is tap g
+};
 
-// Puts a warp's dz of tokens 2 M and 2 M + 1 of each lane where the block adds them up.
-template <int M, int Warps>
-__device__ inline void store_dz(std::uint32_t sums, const float (&dz)[2][4]) {
-  const int lane = threadIdx.x % 32;
-  const std::uint32_t to = sums + column_warp<Warps>() * kTokens / 4 * kSumPitch +
-                           lane / 4 * kSumPitch + 2 * M * 4 * kRanks + lane % 4 * 16;
-  store_shared16(to, dz[0][0], dz[0][1], dz[1][0], dz[1][1]);
-  store_shared16(to + 4 * kRanks, dz[0][2], dz[0][3], dz[1][2], dz[1][3]);
+template <bool Masked, bool Input, bool Weight, int Warps>
+__device__ inline void product_tile(float (&dz)[2][2][4], WeightSums& sums,
+                                    const Shared<Warps>& shared, const LaneRows& lane) {
+  const int in_warp = threadIdx.x % 32;
+  Pair x[7][4], dy[4][4], left[2][4];
+  load_lane<Warps, -3>(x, shared.x, lane);
+  const std::uint32_t column = threadIdx.x / 32 * 64 + threadIdx.x % 4 * 16;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const uint4 loaded = load_shared16(shared.dy + lane.at(i) * shared.kPitch + column);
+    dy[i][0] = loaded.x, dy[i][1] = loaded.y, dy[i][2] = loaded.z, dy[i][3] = loaded.w;
+  }
+  if (Weight) {
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {  // tokens 2m and 2m + 1 of each lane are one depth of 16
+      ZPair z;
+      load_z(z, shared, lane, 2 * m);
+      left[m][0] = transpose_matrix(z[0]);
+      left[m][1] = transpose_matrix(z[2]);
+      left[m][2] = transpose_matrix(z[1]);
+      left[m][3] = transpose_matrix(z[3]);
+    }
+  }
+#pragma unroll
+  for (int w = 0; w < kTaps; ++w) {
+    Pair p[4][4];
+    const unsigned seen = Masked ? reaching(shared, lane, 0, w) : 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+#pragma unroll
+      for (int q = 0; q < 4; ++q) {
+        p[i][q] = multiply_pairs(dy[i][q], x[i + 3 - w][q]);
+        if (Masked && (seen >> i & 1u) == 0) p[i][q] = 0;
+      }
+    }
+    if (Input) {
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        Pair u[4];
+        load_matrices(u, shared.u + (w * kRanks + in_warp / 16 * 8 + in_warp % 8) * shared.kPitch +
+                             threadIdx.x / 32 * 64 + (2 * k + in_warp / 8 % 2) * 16);
+#pragma unroll
+        for (int m = 0; m < 2; ++m) {
+          const Pair a[4] = {p[2 * m][2 * k], p[2 * m + 1][2 * k], p[2 * m][2 * k + 1],
+                             p[2 * m + 1][2 * k + 1]};
+          multiply_add(dz[m][0], a, u[0], u[1]);
+          multiply_add(dz[m][1], a, u[2], u[3]);
+        }
+      }
+    }
+    if (Weight) {
+      const Pair ones = in_warp / 4 == w ? 0x3f803f80u : 0u;
+      const Pair row[4] = {ones, 0u, ones, 0u};
+#pragma unroll
+      for (int q = 0; q < 4; ++q) {
+#pragma unroll
+        for (int m = 0; m < 2; ++m) {
+          const Pair b0 = transpose_matrix(p[2 * m][q]), b1 = transpose_matrix(p[2 * m + 1][q]);
+          multiply_add(sums.u[w][q], left[m], b0, b1);
+          multiply_add(sums.s[q], row, b0, b1);
+        }
+      }
+    }
+  }
 }
 
 // Adds dz of the block's warps in order: partial [channel block, rows, kRanks].
 template <int Warps>
-__device__ inline void reduce_dz(float* partial, std::uint32_t sums, int tile_first, int end) {
-  wait_for_half<32 * Warps>();
+__device__ inline void reduce_dz(float* partial, const float (&dz)[2][2][4], std::uint32_t sums,
+                                 std::int64_t tile_first, std::int64_t end) {
+  const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
+  constexpr int kWarpBytes = kTokens / 4 * kSumPitch;
+#pragma unroll
+  for (int m = 0; m < 2; ++m) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const std::uint32_t to =
+          sums + warp * kWarpBytes + g * kSumPitch + (2 * m + h) * 4 * kRanks + c * 16;
+      asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(to), "f"(dz[m][0][2 * h]),
+                   "f"(dz[m][0][2 * h + 1]), "f"(dz[m][1][2 * h]), "f"(dz[m][1][2 * h + 1])
+                   : "memory");
+    }
+  }
+  __syncthreads();
   static_assert(Warps == 8, "a thread adds two ranks of a token");
-  const int thread = static_cast<int>(threadIdx.x) % (32 * Warps);
-  const int token = thread / 8, pair = thread % 8;
+  const int token = threadIdx.x / 8, pair = threadIdx.x % 8;
   float low = 0, high = 0;
   const std::uint32_t from = sums + token / 4 * kSumPitch + token % 4 * 4 * kRanks + pair * 8;
 #pragma unroll
   for (int i = 0; i < Warps; ++i) {
-    const uint2 v = load_shared8(from + i * kTokens / 4 * kSumPitch);
+    const uint2 v = load_shared8(from + i * kWarpBytes);
     low += __uint_as_float(v.x);
     high += __uint_as_float(v.y);
   }
@@ -474,231 +536,102 @@ __device__ inline void reduce_dz(float* partial, std::uint32_t sums, int tile_fi
   if (t < end) *reinterpret_cast<float2*>(partial + t * kRanks + 2 * pair) = {low, high};
 }
 
-// du and ds of all tiles of a warp.
-struct WeightSums {
-  float u[kTaps][4][4];  // [tap][column tile][rank rows g, g + 8 by columns 2c, 2c + 1]
-  float s[4];            // row 4 q + w is tap w of column tile q
-};
-
-// From the products p = dy x of tokens 2 `M` and 2 M + 1 of each lane: their dz over the warp's
-// channels, put into shared memory, and what they add to du and ds. Two column tiles at a time and
-// no more, so that few registers hold rows.
-template <bool Masked, bool Input, bool Weight, int M, int Warps>
-__device__ inline void product_tokens(WeightSums& sums, const Shared<Warps>& shared,
-                                      const LaneRows& lane) {
-  const int in_warp = threadIdx.x % 32;
-  float dz[2][4] = {};  // [half of the ranks][accumulator]
-  Pair left[4];
-  if (Weight) {  // the two tokens of each lane are one depth of 16
-    ZPair z;
-    load_z(z, shared, lane, 2 * M);
-    left[0] = transpose_matrix(z[0]);
-    left[1] = transpose_matrix(z[2]);
-    left[2] = transpose_matrix(z[1]);
-    left[3] = transpose_matrix(z[3]);
-  }
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    Pair x[5][2], dy[2][2];
-    load_half_lane<Warps, 2 * M - 3>(x, shared.x, lane, half);
-    load_half_lane<Warps, 2 * M>(dy, shared.dy, lane, half);
-#pragma unroll
-    for (int w = 0; w < kTaps; ++w) {
-      const unsigned seen = Masked ? reaching(shared, lane, 2 * M, w, 2) : 0;
-      Pair p[2][2];
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-#pragma unroll
-        for (int q = 0; q < 2; ++q) {
-          p[i][q] = multiply_pairs(dy[i][q], x[i + 3 - w][q]);
-          if (Masked && (seen >> i & 1u) == 0) p[i][q] = 0;
-        }
-      }
-      if (Input) {
-        Pair u[4];
-        load_matrices(u, shared.u + (w * kRanks + in_warp / 16 * 8 + in_warp % 8) * shared.kPitch +
-                             column_warp<Warps>() * 64 + (2 * half + in_warp / 8 % 2) * 16);
-        const Pair a[4] = {p[0][0], p[1][0], p[0][1], p[1][1]};
-        multiply_add(dz[0], a, u[0], u[1]);
-        multiply_add(dz[1], a, u[2], u[3]);
-      }
-      if (!Weight) continue;
-#pragma unroll
-      for (int q = 0; q < 2; ++q) {
-        const Pair ones = in_warp / 4 == 4 * q + w ? 0x3f803f80u : 0u;
-        const Pair row[4] = {half == 0 ? ones : 0u, half == 1 ? ones : 0u, half == 0 ? ones : 0u,
-                             half == 1 ? ones : 0u};
-        const Pair b0 = transpose_matrix(p[0][q]), b1 = transpose_matrix(p[1][q]);
-        multiply_add(sums.u[w][2 * half + q], left, b0, b1);
-        multiply_add(sums.s, row, b0, b1);
-      }
-    }
-  }
-  if (Input) store_dz<M, Warps>(shared.sums, dz);
-}
-
 // partial [1 + rank, width, channels] of one chunk: ds, then du.
-template <int Warps>
 __device__ inline void store_weights(float* partial, const WeightSums& sums,
                                      const LowrankCall& call, int channel0) {
   const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
-  const int channel = channel0 + column_warp<Warps>() * 32 + 8 * c;
+  const int channel = channel0 + threadIdx.x / 32 * 32 + 8 * c;
   if (channel >= call.channels) return;
   const std::int64_t stride = std::int64_t{call.width} * call.channels;
-  float* place = partial + channel;
-  if (g % 4 < call.width) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      *reinterpret_cast<float2*>(place + g % 4 * std::int64_t{call.channels} + 4 * half +
-                                 2 * (g / 4)) = {sums.s[2 * half], sums.s[2 * half + 1]};
+  for (int q = 0; q < 4; ++q) {
+    float* place = partial + channel + 2 * q;
+    if (g < call.width) {
+      *reinterpret_cast<float2*>(place + g * std::int64_t{call.channels}) = {sums.s[q][0],
+                                                                             sums.s[q][1]};
     }
-  }
 #pragma unroll
-  for (int w = 0; w < kTaps; ++w) {
-    if (w >= call.width) break;
+    for (int w = 0; w < kTaps; ++w) {
+      if (w >= call.width) break;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int rank = rank_at(g + 8 * half);
-      if (rank >= call.rank) continue;
-      float* row = place + (1 + rank) * stride + w * std::int64_t{call.channels};
-#pragma unroll
-      for (int q = 0; q < 4; q += 2) {
-        *reinterpret_cast<float4*>(row + 2 * q) = {
-            sums.u[w][q][2 * half], sums.u[w][q][2 * half + 1], sums.u[w][q + 1][2 * half],
-            sums.u[w][q + 1][2 * half + 1]};
+      for (int half = 0; half < 2; ++half) {
+        const int rank = rank_at(g + 8 * half);
+        if (rank >= call.rank) continue;
+        *reinterpret_cast<float2*>(place + (1 + rank) * stride +
+                                   w * std::int64_t{call.channels}) = {sums.u[w][q][2 * half],
+                                                                       sums.u[w][q][2 * half + 1]};
       }
     }
   }
 }
-
-// A tile of the rows of a chunk, arrived.
-struct Tile {
-  LaneRows lane;
-  int first;
-  bool whole;  // no tap meets a document's start
-};
-
-// What takes filters: dx of a tile.
-template <bool Masked, int Warps>
-__device__ inline void filter_part(Rows<bf16> dx, const Shared<Warps>& shared,
-                                   const LowrankCall& call, const Tile& tile, int end,
-                                   int channel0) {
-  float sum[2][8];
-  input_tokens<Masked, 0>(sum, shared, tile.lane, call.residual);
-  store_sum<Warps, 0>(dx, sum, tile.first, end, channel0, call.channels);
-  input_tokens<Masked, 1>(sum, shared, tile.lane, call.residual);
-  store_sum<Warps, 2>(dx, sum, tile.first, end, channel0, call.channels);
-}
-
-// What takes products: dz of a tile and the block's channels, and the sums of du and ds.
-template <bool Masked, bool Input, bool Weight, int Warps>
-__device__ inline void product_part(float* dz_partial, WeightSums& sums,
-                                    const Shared<Warps>& shared, const Tile& tile, int end) {
-  product_tokens<Masked, Input, Weight, 0>(sums, shared, tile.lane);
-  product_tokens<Masked, Input, Weight, 1>(sums, shared, tile.lane);
-  if (Input) reduce_dz<Warps>(dz_partial, shared.sums, tile.first, end);
-}
-
-// One half of the threads for what takes filters, which the weights' gradients do without, and one
-// for what takes products.
-template <bool Input>
-constexpr int kBackwardThreads = (Input ? 2 : 1) * Block<kBackwardWarps>::kThreads;
 
 template <bool Input, bool Weight>
-__global__ void __launch_bounds__(kBackwardThreads<Input>, 1)
-    backward_kernel(Rows<bf16> dx, float* dz_partial, float* weight_partial,
-                    const __grid_constant__ LowrankCall call) {
-  constexpr int kWarps = kBackwardWarps, kThreads = kBackwardThreads<Input>;
+__global__ void __launch_bounds__(Block<kBackwardWarps>::kThreads, 1)
+    backward_kernel(Rows<bf16> dx, float* dz_partial, float* weight_partial, LowrankCall call) {
   extern __shared__ __align__(16) char memory[];
-  const Shared<kWarps> shared(shared_address(memory));
-  const int channel0 = blockIdx.x * Block<kWarps>::kChannels;
-  const int first = static_cast<int>(blockIdx.y) * call.chunk_rows;
-  const int end = min(first + call.chunk_rows, call.rows);
   wait_for_previous();
   allow_next();
-  RowLoader<kThreads, kWarps, true> loader(shared, call, channel0, first);
+  const Shared<kBackwardWarps> shared(shared_address(memory));
+  const int channel0 = blockIdx.x * Block<kBackwardWarps>::kChannels;
+  const std::int64_t first = blockIdx.y * call.chunk_rows;
+  const std::int64_t end = min(first + call.chunk_rows, call.rows);
+  RowLoader<kBackwardWarps, true> loader(shared, call, channel0, first);
   for (int block = 0; block < 3; ++block) loader.next();
-  load_filters<kThreads>(shared, call, channel0);
-  const auto each_tile = [&](auto&& part) {
-    for (int tile = 0; first + tile * kTokens < end; ++tile) {
-      wait_copies<1>();
-      __syncthreads();
-      loader.next();
-      const int slot = (kLead + tile * kTokens) % kRing;
-      part(Tile{LaneRows(slot), first + tile * kTokens, all_reach(shared, slot, call.width)});
+  load_filters(shared, call, channel0);
+  WeightSums sums = {};
+  for (int tile = 0; first + tile * kTokens < end; ++tile) {
+    wait_copies<1>();
+    __syncthreads();
+    loader.next();
+    const int slot = (kLead + tile * kTokens) % kRing;
+    const LaneRows lane(slot);
+    const bool whole = all_reach(shared, slot, call.width);
+    const std::int64_t tile_first = first + tile * kTokens;
+    if (Input) {
+      float sum[4][8];
+      if (whole) {
+        input_tile<false>(sum, shared, lane, call.residual);
+      } else {
+        input_tile<true>(sum, shared, lane, call.residual);
+      }
+      store_sum(dx, sum, tile_first, end, channel0, call.channels);
     }
-  };
-  if (Input && threadIdx.x < Block<kWarps>::kThreads) {
-    each_tile([&](const Tile& tile) {
-      if (tile.whole) {
-        filter_part<false>(dx, shared, call, tile, end, channel0);
-      } else {
-        filter_part<true>(dx, shared, call, tile, end, channel0);
-      }
-    });
-  } else {
-    WeightSums sums = {};
-    float* dz = Input ? dz_partial + blockIdx.x * std::int64_t{call.rows} * kRanks : nullptr;
-    each_tile([&](const Tile& tile) {
-      if (tile.whole) {
-        product_part<false, Input, Weight>(dz, sums, shared, tile, end);
-      } else {
-        product_part<true, Input, Weight>(dz, sums, shared, tile, end);
-      }
-    });
-    if (Weight) {
-      store_weights<kWarps>(
-          weight_partial + blockIdx.y * std::int64_t{1 + call.rank} * call.width * call.channels,
-          sums, call, channel0);
+    float dz[2][2][4] = {};
+    if (whole) {
+      product_tile<false, Input, Weight>(dz, sums, shared, lane);
+    } else {
+      product_tile<true, Input, Weight>(dz, sums, shared, lane);
+    }
+    if (Input) {
+      reduce_dz<kBackwardWarps>(dz_partial + blockIdx.x * call.rows * kRanks, dz, shared.sums,
+                                tile_first, end);
     }
   }
   wait_copies<0>();
+  if (Weight) {
+    store_weights(
+        weight_partial + blockIdx.y * std::int64_t{1 + call.rank} * call.width * call.channels,
+        sums, call, channel0);
+  }
 }
 
-// dz [rows, rank] = sum over channel blocks, in order; four ranks a thread.
-struct RankSums {
-  Rows<bf16> dz;
-  const float* partial;  // [channel_blocks, rows, kRanks]
-  std::int64_t rows;
-  int rank, channel_blocks;
-
-  static constexpr int kBlockSums = 4 * kSumLanes * kSumSlices;
-  unsigned blocks() const {
-    return static_cast<unsigned>(ceil_div<std::int64_t>(rows * kRanks, kBlockSums));
-  }
-};
-
-__device__ inline void add_ranks(const RankSums& to) {
-  const int thread = static_cast<int>(threadIdx.y * kSumLanes + threadIdx.x);
-  const std::int64_t index = std::int64_t{blockIdx.x} * RankSums::kBlockSums + 4 * thread;
+// dz [rows, rank] = sum over channel blocks, in order.
+__global__ void add_dz_kernel(Rows<bf16> dz, const float* partial, std::int64_t rows, int rank,
+                              int blocks) {
+  wait_for_previous();
+  const std::int64_t index = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
   const std::int64_t t = index / kRanks;
   const int r = static_cast<int>(index % kRanks);
-  if (t >= to.rows || r >= to.rank) return;
-  float4 sum = {0, 0, 0, 0};
-#pragma unroll 8
-  for (int block = 0; block < to.channel_blocks; ++block) {
-    const auto more =
-        *reinterpret_cast<const float4*>(to.partial + block * to.rows * kRanks + index);
-    sum.x += more.x, sum.y += more.y, sum.z += more.z, sum.w += more.w;
-  }
-  *reinterpret_cast<uint2*>(to.dz.row(t) + r) = {pack_pair(sum.x, sum.y), pack_pair(sum.z, sum.w)};
-}
-
-// What is left after the backward pass: the first blocks add dz, the others ds and du.
-__global__ void add_partials_kernel(RankSums ranks, unsigned rank_blocks,
-                                    ConvWeightSums<float> weights) {
-  wait_for_previous();
-  if (blockIdx.x < rank_blocks) {
-    add_ranks(ranks);
-  } else {
-    add_chunks<4>(weights, blockIdx.x - rank_blocks);
-  }
+  if (t >= rows || r >= rank) return;
+  float sum = 0;
+  for (int block = 0; block < blocks; ++block) sum += partial[block * rows * kRanks + index];
+  dz.row(t)[r] = __float2bfloat16_rn(sum);
 }
 
 bool takes(const ConvCall& call, std::initializer_list<Tensor> tensors) {
   const auto& shape = call.shape;
   if (tensors.begin()->dtype() != DType::bf16 || !packable(16, tensors)) return false;
-  if (tensors.begin()->rows() > INT32_MAX / 2) return false;
+  if (tensors.begin()->rows() > INT32_MAX - kRing) return false;
   return shape.width <= kTaps && shape.filter_rank <= kRanks && shape.filter_rank % 8 == 0 &&
          call.rows.halo.empty() && call.filters.s.contiguous() && call.filters.u.contiguous() &&
          packable(16, {call.filters.s, call.filters.u});
@@ -709,7 +642,7 @@ template <int Warps>
 LowrankCall describe(const ConvCall& call, const Tensor& x, const Tensor& dy, int blocks) {
   const std::int64_t wide = ceil_div<std::int64_t>(x.cols(), Block<Warps>::kChannels);
   const std::int64_t chunks = std::max<std::int64_t>(1, blocks / wide);
-  const std::int64_t chunk_rows =
+  const std::int64_t rows =
       ceil_div<std::int64_t>(ceil_div<std::int64_t>(x.rows(), chunks), kTokens) * kTokens;
   return {read_rows<bf16>(x),
           read_rows<bf16>(dy),
@@ -717,8 +650,8 @@ LowrankCall describe(const ConvCall& call, const Tensor& x, const Tensor& dy, in
           data_of<bf16>(call.filters.s),
           data_of<bf16>(call.filters.u),
           call.rows.reach.data<std::int32_t>(),
-          static_cast<int>(x.rows()),
-          static_cast<int>(chunk_rows),
+          x.rows(),
+          rows,
           static_cast<int>(x.cols()),
           static_cast<int>(call.shape.filter_rank),
           call.shape.width,
@@ -746,7 +679,7 @@ bool lowrank_conv_backward(const ConvCall& call, const ConvGradients& g, Tensor 
                            ConvWants wants) {
   const bool input = wants != ConvWants::weight, weight = wants != ConvWants::input;
   if (!takes(call, {x, dy, call.filters.generated})) return false;
-  if (input && !packable(16, {g.dx, g.dgenerated})) return false;
+  if (input && !packable(16, {g.dx})) return false;
   using Sizes = Block<kBackwardWarps>;
   const LowrankCall c = describe<kBackwardWarps>(call, x, dy, 132);
   const dim3 grid = grid_of<kBackwardWarps>(c);
@@ -761,18 +694,17 @@ bool lowrank_conv_backward(const ConvCall& call, const ConvGradients& g, Tensor 
                       : input         ? backward_kernel<true, false>
                                       : backward_kernel<false, true>;
   constexpr int kBytes = Sizes::kForwardBytes + Sizes::kRowsBytes + Sizes::kSumBytes;
-  launch_overlapped(kernel, grid, Sizes::kThreads * (input ? 2 : 1), kBytes, call.stream,
-                    rows_of<bf16>(g.dx), dz, weights, c);
-  const RankSums ranks{rows_of<bf16>(g.dgenerated), dz, c.rows, c.rank, static_cast<int>(grid.x)};
-  const ConvWeightSums<float> sums{weight ? data_of<float>(g.ds) : nullptr,
-                                   weight ? data_of<float>(g.du) : nullptr,
-                                   weights,
-                                   static_count,
-                                   weight ? weight_count : 0,
-                                   grid.y};
-  const unsigned rank_blocks = input ? ranks.blocks() : 0;
-  launch_overlapped(add_partials_kernel, rank_blocks + sums.blocks<4>(),
-                    dim3(kSumLanes, kSumSlices), 0, call.stream, ranks, rank_blocks, sums);
+  launch_overlapped(kernel, grid, Sizes::kThreads, kBytes, call.stream, rows_of<bf16>(g.dx), dz,
+                    weights, c);
+  if (input) {
+    const auto blocks = static_cast<unsigned>(ceil_div<std::int64_t>(c.rows * kRanks, 256));
+    launch_overlapped(add_dz_kernel, blocks, 256, 0, call.stream, rows_of<bf16>(g.dgenerated), dz,
+                      c.rows, c.rank, static_cast<int>(grid.x));
+  }
+  if (weight) {
+    add_conv_weights(data_of<float>(g.ds), data_of<float>(g.du), weights, static_count,
+                     weight_count, grid.y, call.stream);
+  }
   return true;
 }
 
