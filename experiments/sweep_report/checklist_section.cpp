@@ -147,11 +147,10 @@ Item seeds(const SweepAnalysis& analysis) {
     return {"Seeds and their noise", "",
             "one seed of each: the noise of a run is not known. Train at least one size with "
             "three seeds"};
-  return {
-      "Seeds and their noise",
-      fmt::format("{:.0f} to {:.0f} seeds a point; sd {:.5f} in ln loss ({} degrees of freedom)",
-                  count.low, count.high, noise->sd, noise->freedom),
-      ""};
+  return {"Seeds and their noise",
+          fmt::format("{} a point; sd {:.5f} in ln loss ({} degrees of freedom)",
+                      range_text(count, " seeds"), noise->sd, noise->freedom),
+          ""};
 }
 
 // Of every arm: what `say` makes of its fit, or nothing at all if one arm has nothing to say.

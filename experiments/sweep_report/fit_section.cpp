@@ -121,7 +121,7 @@ std::string quality(const FitResult& fit) {
       fit.interval_method == "t"
           ? fmt::format("intervals by t with {} degrees of freedom", fit.freedom)
       : fit.interval_method == "bootstrap" ? std::string("intervals by bootstrap over sizes")
-                                           : "no intervals: " + fit.interval_method;
+                                           : fit.interval_method;
   return fmt::format(
       "{}. {} runs, {} points, {} sizes, {:.2f} decades of C. {} {:.6e}; {} of {} starts agree, a "
       "second algorithm reaches {:.6e}. Residual sd {:.5f} in ln loss; {}; {}.",

@@ -5,6 +5,11 @@
 #include "experiments/text_format.h"
 
 namespace convoy {
+namespace {
+
+constexpr std::size_t kLongestNumber = 28;  // characters; longer cells are sentences and wrap
+
+}  // namespace
 
 std::string section(const std::string& id, const std::string& heading, const std::string& body) {
   return fmt::format("<section id=\"{}\">\n<h2>{}</h2>\n{}</section>\n", escape_xml(id),
@@ -33,7 +38,9 @@ std::string html_table(const TextTable& table) {
   out += "</tr></thead>\n<tbody>\n";
   for (const auto& row : table.rows) {
     out += "<tr>";
-    for (const std::string& cell : row) out += "<td>" + escape_xml(cell) + "</td>";
+    for (const std::string& cell : row)
+      out += (display_width(cell) > kLongestNumber ? "<td class=\"words\">" : "<td>") +
+             escape_xml(cell) + "</td>";
     out += "</tr>\n";
   }
   return out + "</tbody>\n</table></div>\n";

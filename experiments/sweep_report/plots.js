@@ -111,7 +111,8 @@ class PlotView {
   buildControls() {
     const bar = html("div", "controls", this.figure);
     const legend = html("div", "legend", bar);
-    const groups = new Map(this.plot.series.map((s) => [s.group, s]));
+    const groups = new Map();
+    for (const s of this.plot.series) if (!groups.has(s.group)) groups.set(s.group, s);
     for (const [group, series] of groups) this.addLegendEntry(legend, group, series);
     const tools = html("div", "tools", bar);
     if (this.plot.x.length > 1)

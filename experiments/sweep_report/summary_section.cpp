@@ -47,8 +47,7 @@ std::string summary_section(const SweepData& data, const SweepAnalysis& analysis
     out +=
         "<p class=\"lead\">No arms are compared: " + escape_xml(analysis.no_comparison) + "</p>\n";
   out += paragraph(fmt::format(
-      "{} runs: {}. {} of them stand in the fits; {} are left out, each "
-      "named below with its reason.",
+      "{} runs: {}. In the fits: {}. Left out, each named below with its reason: {}.",
       data.runs.size(), count_of_states(data), analysis.usable.size(), analysis.exclusions.size()));
   out += quiet(
       "Loss is the mean negative log-likelihood of the validation text, in nats per token; N "
