@@ -134,7 +134,7 @@ TEST_F(ShardedCurve, ARunResumedOnAnotherShardingGoesOnAsIfItHadBeenOneRun) {
                                               "checkpoint.every=4", "checkpoint.keep=9"};
   const RunOutcome one = lab_.run({}, "one", short_run);
   const std::vector<LayoutCase> chain = {{},
-                                         sharded(2, 1),
+                                         sharded(2, 1, false, {2, 2, 1, "1f1b"}),
                                          sharded(1, 2, false, {2, 1, 1, "1f1b"}),
                                          sharded(4, 1, true, {1, 0, 2, "zb-h1"})};
   for (std::size_t i = 0; i < chain.size(); ++i) {
