@@ -41,7 +41,7 @@ std::string Coverage::text() const {
     for (const auto& [value, cases] : values) {
       line += concat(line.empty() ? "" : ", ", value, " ", cases);
     }
-    lines += choice + ": " + line + "\n";
+    lines += concat(choice, ": ", line, "\n");
   }
   return lines;
 }

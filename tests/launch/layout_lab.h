@@ -105,6 +105,18 @@ class LayoutLab {
     return result;
   }
 
+  // As if the run had been killed after the checkpoint of `step`.
+  void forget_after(const std::string& name, std::int64_t step) const {
+    const auto root = folder(name) / "checkpoints";
+    std::filesystem::remove(root / "latest");
+    std::vector<std::filesystem::path> later;
+    for (const auto& entry : std::filesystem::directory_iterator(root)) {
+      if (entry.path().filename() > checkpoint_name(step)) later.push_back(entry.path());
+    }
+    for (const auto& path : later) std::filesystem::remove_all(path);
+    ASSERT_TRUE(verify_checkpoint(root / checkpoint_name(step)).empty());
+  }
+
   RunOutcome run(const LayoutCase& layout, const std::string& name,
                  const std::vector<std::string>& more = {}) const {
     train(layout, name, more);
