@@ -11,12 +11,13 @@ namespace fs = std::filesystem;
 
 constexpr const char* kCurves =
     "run_id,attempt,step,tokens,flops,flops_6nd,wall_s,train_loss,val_loss,lr,grad_norm,"
-    "tokens_per_s,mfu,is_cooldown\n";
+    "tokens_per_s,mfu,is_cooldown,val_accuracy\n";
 constexpr const char* kRuns =
     "run_id,parent_run,arch,size,seed,status,N,N_active,N_non_embedding,D,unique_tokens,C,C_linear,"
     "C_attention,C_head,C_conv,C_router,flop_convention,seq_len,vocab,batch_tokens,steps,peak_lr,"
     "schedule,val_loss,val_loss_se,val_bits_per_byte,wall_s,ranks,device,device_hours,mean_mfu,git,"
-    "config_hash\n";
+    "config_hash,"
+    "val_accuracy,last_token_accuracy\n";
 
 TEST_F(Sweep, TrainsEveryRunAndExportsEveryPoint) {
   write_manifest("m.toml", base() + two_arms() + size("S", 16) + plan());
