@@ -136,6 +136,7 @@ class RunChecker {
     ignored("lr_schedule.shape", wsd, "with kind = \"cosine\"");
     const auto& p = c_.parallel;
     ignored("parallel.sequence_parallel", p.tp > 1, "with parallel.tp = 1");
+    ignored("parallel.overlap", ranks_ > 1, "on one rank");
     ignored("parallel.recompute_blocks", c_.parallel.recompute == "block",
             "without parallel.recompute = \"block\"");
     ignored("eval.every", !c_.data.val.empty(), "without data.val");

@@ -40,6 +40,7 @@ void visit_fields(Config&& c, Visitor& visitor) {
   visitor("ep", c.parallel.ep);
   visitor("cp", c.parallel.cp);
   visitor("sequence_parallel", c.parallel.sequence_parallel);
+  visitor("overlap", c.parallel.overlap);
   visitor("schedule", c.parallel.schedule, Names{"gpipe", "1f1b", "interleaved", "zb-h1", "zb-v"});
   visitor("virtual_stages", c.parallel.virtual_stages);
   visitor("zero", c.parallel.zero);

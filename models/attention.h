@@ -29,9 +29,11 @@ class Attention {
   Tensor forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
   void backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
                       Saved& saved) const;
+  // Where both halves run together, the weights' gradients ran while dx was summed over tp.
   void backward_weight(const Context& context, const BatchView& batch, Saved& saved) const;
 
  private:
+  void add_weight_gradients(const Context& context, const BatchView& batch, Saved& saved) const;
   Tensor rotated(const Context& context, const BatchView& batch, Tensor x,
                  const std::optional<RmsNorm>& norm, RmsNorm::Saved& saved) const;
   void backward_rotated(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
