@@ -120,9 +120,17 @@ struct UpdateRules {
   double spike_factor;  // skip a step whose norm exceeds this multiple of the average; 0: never
 };
 
+class Trace;
+
 class Backend {
  public:
   virtual ~Backend() = default;
+
+  // Where operations are recorded as they run (core/ops.h does it), or null. Host time: it says
+  // nothing about a device that runs behind.
+  void trace_to(Trace* trace) { trace_ = trace; }
+  Trace* trace() const { return trace_; }
+
   virtual std::string_view name() const = 0;
   virtual DeviceKind device() const = 0;
 
@@ -232,6 +240,9 @@ class Backend {
   // rounding.
   virtual void adamw(Tensor value, Tensor master, Tensor moment1, Tensor moment2, Tensor gradient,
                      Tensor control, const AdamWSettings& settings) = 0;
+
+ private:
+  Trace* trace_ = nullptr;
 };
 
 }  // namespace convoy
