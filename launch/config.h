@@ -82,6 +82,8 @@ struct CheckpointConfig {
 struct LogConfig {
   std::int64_t every = 10;       // steps between lines
   std::string console = "auto";  // auto | progress | lines | quiet
+  std::string trace;             // a file for chrome://tracing, in the run directory; empty: none
+  std::vector<std::int64_t> trace_steps = {2, 3};  // the first and the last step in it
 };
 
 struct RunConfig {

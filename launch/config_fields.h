@@ -101,6 +101,8 @@ void visit_fields(Config&& c, Visitor& visitor) {
   visitor.section("log");
   visitor("every", c.log.every);
   visitor("console", c.log.console, Names{"auto", "progress", "lines", "quiet"});
+  visitor("trace", c.log.trace);
+  visitor("trace_steps", c.log.trace_steps);
 }
 
 }  // namespace convoy

@@ -47,7 +47,8 @@ Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& 
       flops_per_token_(training_flops_per_token(config.model).total()),
       steps_(total_steps(config)),
       data_(data_options(config)),
-      layout_(config, ranks),
+      trace_(config.log, options.output, backend, ranks),
+      layout_(config, trace_.ranks()),
       model_(config, layout_, backend),
       optimizer_(backend, model_.own_parts(), norm_ranks(config, layout_), config.optimizer),
       gradients_(config_, layout_, model_, data_),
@@ -134,12 +135,14 @@ RunStatus Trainer::loop() {
   while (state_.step < steps_) {
     const std::int64_t step = state_.step + 1;
     const Doing doing(concat("step ", step));
+    trace_.begin(step);
     const Stopwatch watch;
     const StepResult result = gradients_.run(step, stop_requested());
     if (result.stop_requested) return RunStatus::interrupted;
     const double rate = learning_rate(config_, step);
     const UpdateResult update = optimizer_.update(rate, result.loss);
     model_.publish();
+    trace_.end(step);
     state_.step = step;
     record(result, update, rate, watch.seconds());
     stop_if_diverged(update);

@@ -13,6 +13,7 @@
 #include "launch/progress.h"
 #include "launch/run_checkpoint.h"
 #include "launch/run_directory.h"
+#include "launch/step_trace.h"
 
 namespace convoy {
 
@@ -57,6 +58,7 @@ class Trainer {
   TrainingData data_;
   std::optional<TokenFile> validation_file_;
   std::optional<ValidationWindows> validation_;
+  StepTrace trace_;
   Layout layout_;
   PipelineModel model_;
   Optimizer optimizer_;

@@ -61,7 +61,7 @@ class TracedCommunicator final : public ForwardingCommunicator {
 
  private:
   Work posted(const Operation& operation, Work work) override {
-    if (!trace_.recording()) return work;
+    if (!trace_.recording() || size() == 1) return work;
     return Work(std::make_unique<TracedWork>(
         trace_, concat(name_of(operation.collective), ' ', label_), std::move(work)));
   }
