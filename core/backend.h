@@ -131,9 +131,17 @@ struct UpdateRules {
   double spike_factor;  // skip a step whose norm exceeds this multiple of the average; 0: never
 };
 
+class Trace;
+
 class Backend {
  public:
   virtual ~Backend() = default;
+
+  // Where operations are recorded as they run (core/ops.h does it), or null. Host time: it says
+  // nothing about a device that runs behind.
+  void trace_to(Trace* trace) { trace_ = trace; }
+  Trace* trace() const { return trace_; }
+
   virtual std::string_view name() const = 0;
   virtual DeviceKind device() const = 0;
 
@@ -283,6 +291,9 @@ class Backend {
       adamw(t.value, t.master, t.moment1, t.moment2, t.gradient, control, own);
     }
   }
+
+ private:
+  Trace* trace_ = nullptr;
 };
 
 }  // namespace convoy

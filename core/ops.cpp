@@ -3,9 +3,16 @@
 #include <algorithm>
 
 #include "core/conv_shape.h"
+#include "core/trace.h"
 
 namespace convoy::ops {
 namespace {
+
+// An operation in the backend's trace.
+struct Recorded : TraceSpan {
+  Recorded(const Context& context, std::string_view name)
+      : TraceSpan(context.backend.trace(), Trace::Kind::operation, name) {}
+};
 
 void expect_shape(const Tensor& t, std::int64_t rows, std::int64_t cols, std::string_view what) {
   CHECK(!t.empty(), what, " is not given");
@@ -35,11 +42,13 @@ void expect_device(const Context& context, std::initializer_list<Tensor> tensors
 
 void copy(const Context& context, Tensor destination, Tensor source) {
   expect_like(destination, source, "destination of copy");
+  const Recorded recorded(context, "copy");
   context.backend.copy(destination, source);
 }
 
 void fill(const Context& context, Tensor destination, double value) {
   expect_device(context, {destination});
+  const Recorded recorded(context, "fill");
   context.backend.fill(destination, value);
 }
 
@@ -47,6 +56,7 @@ void add(const Context& context, Tensor y, Tensor a, Tensor b) {
   expect_device(context, {y, a, b});
   expect_like(a, y, "first addend");
   expect_like(b, y, "second addend");
+  const Recorded recorded(context, "add");
   context.backend.add(y, a, b);
 }
 
@@ -69,6 +79,8 @@ void expect_matmul(const Context& context, const Tensor& c, const Tensor& a, Tra
 void matmul(const Context& context, Tensor c, Tensor a, Transpose transpose_a, Tensor b,
             Transpose transpose_b, Accumulate accumulate) {
   expect_matmul(context, c, a, transpose_a, b, transpose_b);
+  const bool adds = accumulate == Accumulate::yes;  // a weight's gradient
+  const Recorded recorded(context, adds ? "matmul_add" : "matmul");
   context.backend.matmul(c, a, transpose_a, b, transpose_b, accumulate);
 }
 
@@ -88,6 +100,7 @@ void rmsnorm_forward(const Context& context, Tensor y, Tensor rstd, Tensor x, Te
   CHECK(x.cols() % weight.size() == 0, "rmsnorm of ", x.describe(), " over groups of ",
         weight.size());
   expect_shape(rstd, x.rows(), x.cols() / weight.size(), "rstd");
+  const Recorded recorded(context, "rmsnorm_forward");
   context.backend.rmsnorm_forward(y, rstd, x, weight, epsilon);
 }
 
@@ -97,6 +110,7 @@ void rmsnorm_backward_input(const Context& context, Tensor dx, Tensor dy, Tensor
   expect_like(dx, x, "dx of rmsnorm");
   expect_like(dy, x, "dy of rmsnorm");
   expect_shape(rstd, x.rows(), x.cols() / weight.size(), "rstd");
+  const Recorded recorded(context, "rmsnorm_backward_input");
   context.backend.rmsnorm_backward_input(dx, dy, x, rstd, weight);
 }
 
@@ -105,6 +119,7 @@ void rmsnorm_backward_weight(const Context& context, Tensor dweight, Tensor dy, 
   expect_device(context, {dweight, dy, x, rstd});
   expect_like(dy, x, "dy of rmsnorm");
   expect_shape(rstd, x.rows(), x.cols() / dweight.size(), "rstd");
+  const Recorded recorded(context, "rmsnorm_backward_weight");
   context.backend.rmsnorm_backward_weight(dweight, dy, x, rstd);
 }
 
@@ -117,6 +132,7 @@ void add_rmsnorm_forward(const Context& context, Tensor sum, Tensor y, Tensor rs
   CHECK(sum.cols() % weight.size() == 0, "rmsnorm of ", sum.describe(), " over groups of ",
         weight.size());
   expect_shape(rstd, sum.rows(), sum.cols() / weight.size(), "rstd");
+  const Recorded recorded(context, "add_rmsnorm_forward");
   context.backend.add_rmsnorm_forward(sum, y, rstd, a, b, weight, epsilon);
 }
 
@@ -127,6 +143,7 @@ void rmsnorm_backward_input_add(const Context& context, Tensor dx, Tensor dy, Te
   expect_like(dy, x, "dy of rmsnorm");
   expect_like(residual, x, "residual");
   expect_shape(rstd, x.rows(), x.cols() / weight.size(), "rstd");
+  const Recorded recorded(context, "rmsnorm_backward_input_add");
   context.backend.rmsnorm_backward_input_add(dx, dy, x, rstd, weight, residual);
 }
 
@@ -148,6 +165,7 @@ void rope(const Context& context, Tensor x, Tensor positions, std::int64_t head_
   expect_indices(positions, x.rows(), "positions");
   CHECK(head_width % 2 == 0 && x.cols() % head_width == 0, "rope over heads of ", head_width,
         " in ", x.describe());
+  const Recorded recorded(context, "rope");
   context.backend.rope(x, positions, head_width, theta, direction);
 }
 
@@ -178,6 +196,7 @@ void attention_forward(const Context& context, Tensor out, Tensor log_sum_exp, T
   expect_device(context, {out, log_sum_exp, q, k, v, document_start});
   expect_attention(q, k, v, log_sum_exp, document_start, shape);
   expect_like(out, q, "output of attention");
+  const Recorded recorded(context, "attention_forward");
   context.backend.attention_forward(out, log_sum_exp, q, k, v, document_start, shape);
 }
 
@@ -191,6 +210,7 @@ void attention_backward(const Context& context, Tensor dq, Tensor dk, Tensor dv,
   expect_like(dv, v, "dv");
   expect_like(dout, q, "dout");
   expect_like(out, q, "output of attention");
+  const Recorded recorded(context, "attention_backward");
   context.backend.attention_backward(dq, dk, dv, dout, q, k, v, out, log_sum_exp, document_start,
                                      shape);
 }
@@ -199,6 +219,7 @@ void swiglu_forward(const Context& context, Tensor y, Tensor gate, Tensor up) {
   expect_device(context, {y, gate, up});
   expect_like(gate, y, "gate");
   expect_like(up, y, "up");
+  const Recorded recorded(context, "swiglu_forward");
   context.backend.swiglu_forward(y, gate, up);
 }
 
@@ -209,6 +230,7 @@ void swiglu_backward(const Context& context, Tensor dgate, Tensor dup, Tensor dy
   expect_like(dup, gate, "dup");
   expect_like(dy, gate, "dy");
   expect_like(up, gate, "up");
+  const Recorded recorded(context, "swiglu_backward");
   context.backend.swiglu_backward(dgate, dup, dy, gate, up);
 }
 
@@ -223,6 +245,7 @@ void embedding_forward(const Context& context, Tensor y, Tensor table, Tensor to
   expect_device(context, {y, table, tokens});
   expect_indices(tokens, y.rows(), "tokens");
   expect_shape(y, tokens.size(), table.cols(), "output of embedding");
+  const Recorded recorded(context, "embedding_forward");
   context.backend.embedding_forward(y, table, tokens, whole_where_not_given(range, table));
 }
 
@@ -231,6 +254,7 @@ void embedding_backward(const Context& context, Tensor dtable, Tensor dy, Tensor
   expect_device(context, {dtable, dy, tokens});
   expect_indices(tokens, dy.rows(), "tokens");
   expect_shape(dy, tokens.size(), dtable.cols(), "dy of embedding");
+  const Recorded recorded(context, "embedding_backward");
   context.backend.embedding_backward(dtable, dy, tokens, whole_where_not_given(range, dtable));
 }
 
@@ -239,6 +263,7 @@ void softmax_statistics(const Context& context, Tensor statistics, Tensor logits
   expect_device(context, {statistics, logits, targets});
   expect_indices(targets, logits.rows(), "targets");
   expect_shape(statistics, logits.rows(), 3, "softmax statistics");
+  const Recorded recorded(context, "softmax_statistics");
   context.backend.softmax_statistics(statistics, logits, targets, first_class);
 }
 
@@ -249,6 +274,7 @@ void merge_softmax_statistics(const Context& context, Tensor statistics, Tensor 
             parts.rows() % std::max<std::int64_t>(statistics.rows(), 1) == 0,
         "parts of softmax statistics are ", parts.describe(), ", expected whole parts like ",
         statistics.describe());
+  const Recorded recorded(context, "merge_softmax_statistics");
   context.backend.merge_softmax_statistics(statistics, parts);
 }
 
@@ -257,6 +283,7 @@ void cross_entropy_losses(const Context& context, Tensor losses, Tensor statisti
   expect_device(context, {losses, statistics, targets});
   CHECK(losses.dtype() == DType::f64, "losses are f64, not ", losses.describe());
   expect_indices(targets, losses.size(), "targets");
+  const Recorded recorded(context, "cross_entropy_losses");
   context.backend.cross_entropy_losses(losses, statistics, targets);
 }
 
@@ -265,6 +292,7 @@ void cross_entropy_backward(const Context& context, Tensor logits, Tensor statis
   expect_device(context, {logits, statistics, targets});
   expect_indices(targets, logits.rows(), "targets");
   expect_shape(statistics, logits.rows(), 3, "softmax statistics");
+  const Recorded recorded(context, "cross_entropy_backward");
   context.backend.cross_entropy_backward(logits, statistics, targets, first_class, scale);
 }
 
@@ -307,6 +335,7 @@ void conv_forward(const Context& context, Tensor y, Tensor x, const ConvFilters&
   expect_device(context, {y, x, filters.s, filters.u, filters.generated, rows.reach, rows.halo});
   expect_conv(x, filters, shape, rows);
   expect_like(y, x, "output of the convolution");
+  const Recorded recorded(context, "conv_forward");
   context.backend.conv_forward(y, x, filters, shape, rows);
 }
 
@@ -341,6 +370,7 @@ void conv_backward_input(const Context& context, Tensor dx, Tensor dgenerated, T
                          Tensor dy, Tensor x, const ConvFilters& filters, const ConvShape& shape,
                          const ConvRows& rows) {
   expect_conv_inputs(context, {dx, dgenerated, dhalo, {}, {}}, dy, x, filters, shape, rows);
+  const Recorded recorded(context, "conv_backward_input");
   context.backend.conv_backward_input(dx, dgenerated, dhalo, dy, x, filters, shape, rows);
 }
 
@@ -348,6 +378,7 @@ void conv_backward_weight(const Context& context, Tensor ds, Tensor du, Tensor d
                           const ConvFilters& filters, const ConvShape& shape,
                           const ConvRows& rows) {
   expect_conv_weights(context, {{}, {}, {}, ds, du}, dy, x, filters, shape, rows);
+  const Recorded recorded(context, "conv_backward_weight");
   context.backend.conv_backward_weight(ds, du, dy, x, filters, shape, rows);
 }
 
@@ -355,6 +386,7 @@ void conv_backward(const Context& context, const ConvGradients& gradients, Tenso
                    const ConvFilters& filters, const ConvShape& shape, const ConvRows& rows) {
   expect_conv_inputs(context, gradients, dy, x, filters, shape, rows);
   expect_conv_weights(context, gradients, dy, x, filters, shape, rows);
+  const Recorded recorded(context, "conv_backward");
   context.backend.conv_backward(gradients, dy, x, filters, shape, rows);
 }
 

@@ -5,7 +5,9 @@
 
 #include "core/cpu/matmul_library.h"
 #include "launch/bench.h"
+#include "launch/bench_overlap.h"
 #include "launch/environment.h"
+#include "launch/files.h"
 #include "launch/run_device.h"
 #include "launch/verbs.h"
 
@@ -20,6 +22,7 @@ struct BenchOptions {
   std::string device = "auto", dtype;
   std::string config, write;
   std::vector<std::string> overrides;
+  std::string pictures;
   bool json = false;
 };
 
@@ -124,6 +127,37 @@ void run_matmuls(const BenchOptions& o) {
   if (o.json) fmt::print("{}\n", json.dump(2));
 }
 
+Json measured(const OverlapMeasurement& rank) {
+  return {{"milliseconds_in_flight", 1e3 * rank.transfer},
+          {"milliseconds_blocked", 1e3 * rank.blocked},
+          {"milliseconds_of_pass", 1e3 * rank.pass},
+          {"hidden", rank.hidden()}};
+}
+
+void run_overlap(const BenchOptions& o) {
+  const OverlapOptions options{.repeats = o.repeats};
+  Json json = machine(DeviceKind::cpu);
+  json["ranks"] = 2;
+  json["in_flight_of_computation"] = options.share;
+  if (!o.json) fmt::print("{:<20} {:>12} {:>12} {:>12}\n", "", "in flight", "hidden on", "off");
+  for (const CoSchedule what : kCoSchedules) {
+    const auto on = measure_overlap_on_threads(what, Overlap::yes, options);
+    const auto off = measure_overlap_on_threads(what, Overlap::no, options);
+    Json& entry = json["co_schedules"][std::string(name_of(what))];
+    for (const auto& rank : on) entry["on"].push_back(measured(rank));
+    for (const auto& rank : off) entry["off"].push_back(measured(rank));
+    if (!o.pictures.empty()) {
+      replace_text(std::filesystem::path(o.pictures) / fmt::format("overlap_{}.svg", name_of(what)),
+                   overlap_picture(what, on, off));
+    }
+    if (o.json) continue;
+    fmt::print("{:<20} {:>9.1f} ms {:>10.0f} % {:>10.0f} %\n", name_of(what), 1e3 * on[0].transfer,
+               100 * std::min(on[0].hidden(), on[1].hidden()),
+               100 * std::max(off[0].hidden(), off[1].hidden()));
+  }
+  if (o.json) fmt::print("{}\n", json.dump(2));
+}
+
 }  // namespace
 
 void add_bench_verb(CLI::App& app) {
@@ -151,6 +185,13 @@ void add_bench_verb(CLI::App& app) {
   matmuls->add_flag("--json", o->json, "print JSON");
   operations->add_option("--dtype", o->dtype, "f64, f32 or bf16; f32 on a CPU, bf16 on a GPU")
       ->check(CLI::IsMember({"f64", "f32", "bf16"}));
+  auto* overlap = bench->add_subcommand(
+      "overlap", "How much of communication is hidden, on two ranks with a slow link");
+  overlap->add_option("--pictures", o->pictures, "a folder for a picture of each");
+  overlap->add_option("--repeats", o->repeats, "passes; the least blocked counts")
+      ->check(CLI::PositiveNumber);
+  overlap->add_flag("--json", o->json, "print JSON");
+  overlap->callback([o] { run_overlap(*o); });
   for (auto* verb : {operations, step}) {
     verb->add_option("--repeats", o->repeats, "measurements; the median counts")
         ->check(CLI::PositiveNumber);

@@ -17,7 +17,8 @@ namespace convoy {
 struct ParallelConfig {
   std::int64_t dp = 0;  // 0: all ranks that the other axes leave
   std::int64_t tp = 1, pp = 1, ep = 1, cp = 1;
-  bool sequence_parallel = false;   // tp ranks also split the rows between the layers
+  bool sequence_parallel = false;  // tp ranks also split the rows between the layers
+  bool overlap = true;  // false: whatever is sent is waited for at once; the bits are the same
   std::string schedule = "1f1b";    // gpipe | 1f1b | interleaved | zb-h1 | zb-v
   std::int64_t virtual_stages = 0;  // of each pipeline rank; 0: what the schedule wants
   std::int64_t zero = 0;  // what data parallel ranks divide: 1 moments, 2 gradients, 3 weights
@@ -84,6 +85,8 @@ struct CheckpointConfig {
 struct LogConfig {
   std::int64_t every = 10;       // steps between lines
   std::string console = "auto";  // auto | progress | lines | quiet
+  std::string trace;             // a file for chrome://tracing, in the run directory; empty: none
+  std::vector<std::int64_t> trace_steps = {2, 3};  // the first and the last step in it
 };
 
 struct RunConfig {

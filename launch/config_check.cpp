@@ -25,6 +25,7 @@ class RunChecker {
     check_optimizer();
     check_schedule();
     check_data();
+    check_trace();
     check_ignored();
     return std::move(problems_);
   }
@@ -132,6 +133,18 @@ class RunChecker {
     }
   }
 
+  void check_trace() {
+    const std::vector<std::int64_t>& steps = c_.log.trace_steps;
+    require(steps.size() == 2 && steps[0] >= 1 && steps[0] <= steps[1],
+            "log.trace_steps are the first and the last step to trace: two numbers, from 1 on");
+    if (c_.log.trace.empty() || c_.train.batch_tokens <= 0) return;
+    require(device_of_run(c_) == DeviceKind::cpu,
+            "log.trace records when the host runs operations, which says nothing about a GPU; set "
+            "train.device = \"cpu\", or use NVIDIA's Nsight Systems");
+    require(steps.size() != 2 || steps[1] <= total_steps(c_), "log.trace_steps end at step ",
+            steps.back(), " of ", total_steps(c_), ": nothing would be written");
+  }
+
   // A setting that would change nothing is a mistake somewhere.
   void check_ignored() {
     const auto& conv = c_.model.conv;
@@ -152,6 +165,7 @@ class RunChecker {
     ignored("lr_schedule.shape", wsd, "with kind = \"cosine\"");
     const auto& p = c_.parallel;
     ignored("parallel.sequence_parallel", p.tp > 1, "with parallel.tp = 1");
+    ignored("parallel.overlap", ranks_ > 1, "on one rank");
     ignored("parallel.recompute_blocks", c_.parallel.recompute == "block",
             "without parallel.recompute = \"block\"");
     ignored("eval.every", !c_.data.val.empty(), "without data.val");
@@ -160,6 +174,7 @@ class RunChecker {
     ignored("numerics.matmul_table",
             device_of_run(c_) == DeviceKind::cuda && c_.numerics == NumericsMode::fast,
             "on a CPU or in invariant mode");
+    ignored("log.trace_steps", !c_.log.trace.empty(), "without log.trace");
     ignored("data.mix", c_.data.train.size() > 1, "with one training file");
   }
 

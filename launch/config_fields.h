@@ -40,6 +40,7 @@ void visit_fields(Config&& c, Visitor& visitor) {
   visitor("ep", c.parallel.ep);
   visitor("cp", c.parallel.cp);
   visitor("sequence_parallel", c.parallel.sequence_parallel);
+  visitor("overlap", c.parallel.overlap);
   visitor("schedule", c.parallel.schedule, Names{"gpipe", "1f1b", "interleaved", "zb-h1", "zb-v"});
   visitor("virtual_stages", c.parallel.virtual_stages);
   visitor("zero", c.parallel.zero);
@@ -102,6 +103,8 @@ void visit_fields(Config&& c, Visitor& visitor) {
   visitor.section("log");
   visitor("every", c.log.every);
   visitor("console", c.log.console, Names{"auto", "progress", "lines", "quiet"});
+  visitor("trace", c.log.trace);
+  visitor("trace_steps", c.log.trace_steps);
 }
 
 }  // namespace convoy

@@ -27,6 +27,11 @@ void GradientSums::wait(Work& work) {
   waited_ += watch.seconds();
 }
 
+Work GradientSums::started(Work work) {
+  if (options_.overlap == Overlap::no) wait(work);
+  return work;
+}
+
 void GradientSums::finish() {
   for (std::size_t bucket = 0; bucket < store_.buckets().size(); ++bucket) finish_bucket(bucket);
 }
@@ -56,11 +61,13 @@ class BufferedSums final : public GradientSums {
     std::fill(added_.begin(), added_.end(), 0);
   }
 
+  void begin(std::size_t) override { group_.progress(); }
+
   void end(std::size_t bucket) override {
     if (++added_[bucket] < options_.count()) return;
     const Tensor sum = store_.bucket_gradients(bucket);
-    works_[bucket] = options_.zero == 0 ? group_.all_reduce(sum, Reduction::sum)
-                                        : group_.reduce_scatter(totals_[bucket], sum);
+    works_[bucket] = started(options_.zero == 0 ? group_.all_reduce(sum, Reduction::sum)
+                                                : group_.reduce_scatter(totals_[bucket], sum));
   }
 
  private:
@@ -96,6 +103,7 @@ class ScatteredSums final : public GradientSums {
   }
 
   void begin(std::size_t bucket) override {
+    group_.progress();
     Lane& lane = lanes_[next_];
     collect(lane);
     lane.bucket = bucket;
@@ -106,7 +114,7 @@ class ScatteredSums final : public GradientSums {
   void end(std::size_t bucket) override {
     Lane& lane = lanes_[next_];
     CHECK(lane.bucket == bucket, "bucket ", bucket, " ends inside of another");
-    lane.work = group_.reduce_scatter(part(lane), full(lane));
+    lane.work = started(group_.reduce_scatter(part(lane), full(lane)));
     lane.in_flight = true;
     next_ = (next_ + 1) % lanes_.size();
   }

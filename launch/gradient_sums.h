@@ -27,6 +27,7 @@ struct GradientSumOptions {
   int zero = 0;
   int rank = 0;                                // in the group
   std::vector<MicroBatchRange> micro_batches;  // of each rank of the group
+  Overlap overlap = Overlap::yes;
 
   MicroBatchRange own() const { return micro_batches[static_cast<std::size_t>(rank)]; }
   std::int64_t count() const { return own().end - own().begin; }
@@ -58,6 +59,8 @@ class GradientSums : public GradientHooks {
   virtual void finish_bucket(std::size_t bucket) = 0;
   void make_totals();  // own memory for them
   void wait(Work& work);
+  // A sum over ranks that has begun: it travels under what follows, or is waited for.
+  Work started(Work work);
 
   Backend& backend_;
   ParameterStore& store_;

@@ -1,4 +1,7 @@
-// Gradients in invariant mode: one tree a bucket over the global micro-batches.
+// Gradients in invariant mode: one tree a bucket over the global micro-batches. A bucket's sum
+// takes two messages: the nodes of its tree go to the ranks that fold a part of them, and, where
+// every rank keeps all, the folded parts go to all. The second starts when the bucket after it is
+// complete: by then the first has had time to arrive.
 #include "launch/gradient_sums.h"
 
 namespace convoy {
@@ -8,7 +11,9 @@ class TreeGradientSums final : public GradientSums {
  public:
   TreeGradientSums(Backend& backend, ParameterStore& store, Communicator& group,
                    const GradientSumOptions& options)
-      : GradientSums(backend, store, group, options), added_(store.buckets().size()) {
+      : GradientSums(backend, store, group, options),
+        added_(store.buckets().size()),
+        works_(store.buckets().size()) {
     make_totals();
     for (const auto& bucket : store.buckets()) {
       trees_.emplace_back(backend, store.gradient_dtype(), bucket.size);
@@ -18,44 +23,53 @@ class TreeGradientSums final : public GradientSums {
   void begin_step() override {
     waited_ = 0;
     std::fill(added_.begin(), added_.end(), 0);
+    complete_.clear();
+    folded_ = 0;
   }
 
   void begin(std::size_t bucket) override {
+    group_.progress();
     store_.bind_gradients(bucket, trees_[bucket].begin(global_index()));
   }
 
   void end(std::size_t bucket) override {
     trees_[bucket].end(global_index());
-    if (++added_[bucket] == options_.count()) {
-      trees_[bucket].start(group_, options_.micro_batches);
-    }
+    if (++added_[bucket] < options_.count()) return;
+    trees_[bucket].start(group_, options_.micro_batches);
+    complete_.push_back(bucket);
+    fold_first(options_.overlap == Overlap::no ? complete_.size() : complete_.size() - 1);
   }
 
  private:
   std::int64_t global_index() const { return options_.own().begin + micro_batch_; }
 
+  // Of the complete buckets the first `count`, in the order that all ranks have.
+  void fold_first(std::size_t count) {
+    for (; folded_ < count; ++folded_) fold(complete_[folded_]);
+  }
+
   // Each rank folds the part that it keeps; where each keeps all, the parts are put together.
-  void finish_bucket(std::size_t bucket) override {
-    const Stopwatch watch;
+  void fold(std::size_t bucket) {
     const Tensor& total = totals_[bucket];
-    if (options_.zero > 0 || group_.size() == 1) {
-      trees_[bucket].finish(total);
-    } else {
-      const OwnRange part{group_.size(), group_.rank()};
-      const std::int64_t count = total.size() / part.parts;
-      if (part_memory_.view().size() < count) {
-        part_memory_ = OwnedTensor(backend_, total.dtype(), {count});
-      }
-      const Tensor own = flat_range(part_memory_.view(), 0, count);
-      trees_[bucket].finish(own);
-      group_.all_gather(total, own).wait();
-    }
+    const Stopwatch watch;
+    trees_[bucket].wait();
     waited_ += watch.seconds();
+    if (options_.zero > 0 || group_.size() == 1) return trees_[bucket].finish(total);
+    const Tensor own = OwnRange{group_.size(), group_.rank()}.of(total);
+    trees_[bucket].finish(own);
+    works_[bucket] = started(group_.all_gather(total, own));
+  }
+
+  void finish_bucket(std::size_t bucket) override {
+    fold_first(complete_.size());
+    wait(works_[bucket]);
   }
 
   std::vector<TreeSum> trees_;
   std::vector<std::int64_t> added_;
-  OwnedTensor part_memory_;
+  std::vector<Work> works_;            // of the second message, by bucket
+  std::vector<std::size_t> complete_;  // buckets with all own micro-batches, in order of time
+  std::size_t folded_ = 0;             // how many of them are folded
 };
 
 }  // namespace

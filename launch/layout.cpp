@@ -54,11 +54,16 @@ bool splits_backward(const PipelineShape& shape) {
   return shape.kind == ScheduleKind::zb_h1 || shape.kind == ScheduleKind::zb_v;
 }
 
+Overlap overlap_of(const RunConfig& config) {
+  return config.parallel.overlap ? Overlap::yes : Overlap::no;
+}
+
 Layout::Layout(const RunConfig& config, Communicator& world)
     : world_(world),
       mesh_(world, mesh_shape(config, world.size())),
       sharding_(sharding_of(
-          mesh_, config.parallel.sequence_parallel ? SequenceParallel::yes : SequenceParallel::no)),
+          mesh_, config.parallel.sequence_parallel ? SequenceParallel::yes : SequenceParallel::no,
+          overlap_of(config))),
       schedule_(complete_schedule(config, pipeline_shape(config, mesh_.shape()))) {}
 
 MicroBatchRange Layout::micro_batches_of(int dp) const {

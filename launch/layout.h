@@ -19,6 +19,7 @@ PipelineShape pipeline_shape(const RunConfig& config, const MeshShape& mesh);
 // With every transfer, and under ZeRO-3 with gathers and releases of weights; proven to run.
 Schedule complete_schedule(const RunConfig& config, const PipelineShape& shape);
 ModelPiece piece_of_stage(const ModelConfig& model, const PipelineShape& shape, int stage);
+Overlap overlap_of(const RunConfig& config);
 // Whether a schedule has backward passes in two halves.
 bool splits_backward(const PipelineShape& shape);
 // Everything in [parallel] that cannot be, for this many ranks, with the numbers and a remedy.

@@ -51,7 +51,7 @@ RankBytes plan_rank_memory(const RunConfig& config, const MeshShape& mesh, int p
   const bool rows_split = config.parallel.sequence_parallel && mesh.tp > 1;
   const Sharding sharding{
       *tp,          *cp,  *sequence, rows_split ? SequenceParallel::yes : SequenceParallel::no,
-      Overlap::yes, mesh, position};
+      Overlap::yes, mesh, position,  {}};
   const PipelineShape shape = pipeline_shape(config, mesh);
   const Schedule schedule = complete_schedule(config, shape);
   const MemoryPlan slots(schedule);

@@ -19,7 +19,7 @@ ParameterStore& divided(ParameterStore& store, const Layout& layout) {
 
 GradientSumOptions sum_options(const RunConfig& config, const Layout& layout) {
   return {config.numerics, static_cast<int>(config.parallel.zero), layout.mesh().gradient().rank(),
-          layout.micro_batches_of_group()};
+          layout.micro_batches_of_group(), overlap_of(config)};
 }
 
 }  // namespace

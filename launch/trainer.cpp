@@ -55,7 +55,8 @@ Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& 
       flops_per_token_(training_flops_per_token(config.model).total()),
       steps_(total_steps(config)),
       data_(data_options(config)),
-      layout_(config, *ranks_),
+      trace_(config.log, options.output, backend, *ranks_),
+      layout_(config, trace_.ranks()),
       model_(config, layout_, backend),
       optimizer_(backend, model_.own_parts(), norm_ranks(config, layout_), config.optimizer),
       gradients_(config_, layout_, model_, data_),
@@ -148,6 +149,7 @@ RunStatus Trainer::loop() {
   while (state_.step < steps_) {
     const std::int64_t step = state_.step + 1;
     const Doing doing(concat("step ", step));
+    trace_.begin(step);
     const Stopwatch watch;
     const double waited_before = communication_.total().wait_s;
     const StepResult result = gradients_.run(step, stop_requested());
@@ -155,6 +157,7 @@ RunStatus Trainer::loop() {
     const double rate = learning_rate(config_, step);
     const UpdateResult update = optimizer_.update(rate, result.loss);
     model_.publish();
+    trace_.end(step);
     state_.step = step;
     record(result, update, rate, {watch.seconds(), communication_.total().wait_s - waited_before});
     stop_if_diverged(update);

@@ -13,6 +13,7 @@
 #include "launch/progress.h"
 #include "launch/run_checkpoint.h"
 #include "launch/run_directory.h"
+#include "launch/step_trace.h"
 #include "parallel/instrumented_communicator.h"
 
 namespace convoy {
@@ -64,6 +65,7 @@ class Trainer {
   std::int64_t steps_;
   TrainingData data_;
   std::unique_ptr<ValidationData> validation_;
+  StepTrace trace_;
   Layout layout_;
   PipelineModel model_;
   Optimizer optimizer_;

@@ -119,11 +119,19 @@ void Attention::backward_input(const Context& context, const BatchView& batch, T
     backward_rotated(context, batch, dq, dq_rotated, q_norm_, saved.q_norm);
     backward_rotated(context, batch, dk, dk_rotated, k_norm_, saved.k_norm);
   }
-  qkv_.backward_input(context, batch, dx, saved.qkv);
+  const ArenaScope scope(context.arena);
+  Work sum = qkv_.start_backward_input(context, batch, dx, saved.qkv);
+  if (context.parts == BackwardParts::together) add_weight_gradients(context, batch, saved);
+  sum.wait();
 }
 
 void Attention::backward_weight(const Context& context, const BatchView& batch,
                                 Saved& saved) const {
+  if (context.parts == BackwardParts::apart) add_weight_gradients(context, batch, saved);
+}
+
+void Attention::add_weight_gradients(const Context& context, const BatchView& batch,
+                                     Saved& saved) const {
   o_.backward_weight(context, batch, saved.o);
   qkv_.backward_weight(context, batch, saved.qkv);
   if (q_norm_) q_norm_->backward_weight(context, saved.q_norm);

@@ -33,11 +33,13 @@ class Attention {
   bool adds_residual() const { return o_.adds_residual(); }
   void backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
                       Saved& saved) const;
+  // Where both halves run together, the weights' gradients ran while dx was summed over tp.
   void backward_weight(const Context& context, const BatchView& batch, Saved& saved) const;
 
  private:
   void attend(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
   void rotate(const Context& context, const BatchView& batch, Saved& saved) const;
+  void add_weight_gradients(const Context& context, const BatchView& batch, Saved& saved) const;
   Tensor rotated(const Context& context, const BatchView& batch, Tensor x,
                  const std::optional<RmsNorm>& norm, RmsNorm::Saved& saved) const;
   void backward_rotated(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,

@@ -43,10 +43,17 @@ void Mlp::backward_input(const Context& context, const BatchView& batch, Tensor 
   gate_up_.prepare_backward(context, saved.gate_up);
   ops::swiglu_backward(context, saved.gate_up.doutputs[0], saved.gate_up.doutputs[1], dactivation,
                        saved.gate_up.outputs[0], saved.gate_up.outputs[1]);
-  gate_up_.backward_input(context, batch, dx, saved.gate_up);
+  const ArenaScope scope(context.arena);
+  Work sum = gate_up_.start_backward_input(context, batch, dx, saved.gate_up);
+  if (context.parts == BackwardParts::together) add_weight_gradients(context, batch, saved);
+  sum.wait();
 }
 
 void Mlp::backward_weight(const Context& context, const BatchView& batch, Saved& saved) const {
+  if (context.parts == BackwardParts::apart) add_weight_gradients(context, batch, saved);
+}
+
+void Mlp::add_weight_gradients(const Context& context, const BatchView& batch, Saved& saved) const {
   down_.backward_weight(context, batch, saved.down);
   gate_up_.backward_weight(context, batch, saved.gate_up);
 }

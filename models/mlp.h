@@ -23,11 +23,13 @@ class Mlp {
   bool adds_residual() const { return down_.adds_residual(); }
   void backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
                       Saved& saved) const;
+  // Where both halves run together, the weights' gradients ran while dx was summed over tp.
   void backward_weight(const Context& context, const BatchView& batch, Saved& saved) const;
 
  private:
   void activate(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
 
+  void add_weight_gradients(const Context& context, const BatchView& batch, Saved& saved) const;
   Projection gate_up_, down_;
 };
 

@@ -72,6 +72,10 @@ class Projection {
   void prepare_backward(const Context& context, Saved& saved, Tensor dy) const;
   void backward_input(const Context& context, const BatchView& batch, Tensor dx,
                       Saved& saved) const;
+  // The same for what is split by outputs, with the sum of dx over tp on its way: whatever does not
+  // need dx runs before the wait(). Memory taken meanwhile must stay until then.
+  Work start_backward_input(const Context& context, const BatchView& batch, Tensor dx,
+                            Saved& saved) const;
   void backward_weight(const Context& context, const BatchView& batch, Saved& saved) const;
 
  private:
@@ -101,7 +105,13 @@ class Projection {
   Tensor convolved(const Output& output, const Tensor& joined) const;  // the output's columns
   ConvFilters filters(const Output& output, const Tensor& joined) const;
   ConvGradients tap_gradients(const Output& output) const;  // of s and U
-  void convolve(const Context& context, const BatchView& batch, Saved& saved) const;
+  void forward_by_outputs(const Context& context, const BatchView& batch, Tensor x,
+                          Saved& saved) const;
+  void provide_outputs(const Context& context, const HaloExchange& exchange, Saved& saved) const;
+  void convolve(const Context& context, const BatchView& batch, HaloExchange& exchange,
+                Saved& saved) const;
+  void convolve_run(const Context& context, const BatchView& batch, const RowGather::Run& run,
+                    ConvPart part, Saved& saved) const;
   void backward_convolve(const Context& context, const BatchView& batch, Saved& saved) const;
   HaloExchange halo_exchange(const Context& context, const BatchView& batch) const;
   std::vector<Tensor> convolved_parts(const Tensor& joined) const;

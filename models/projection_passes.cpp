@@ -1,4 +1,6 @@
 // A projection's passes: the matmul, the convolutions with their halos, and the same backward.
+#include <algorithm>
+
 #include "models/projection.h"
 
 namespace convoy {
@@ -15,6 +17,10 @@ std::vector<ConvPart> backward_parts(const HaloExchange& halo, Overlap overlap) 
   return {ConvPart::boundary, ConvPart::interior};
 }
 
+Tensor flat_rows(const Tensor& values, std::int64_t begin, std::int64_t count) {
+  return values.reshape({values.size(), 1}).row_range(begin, count).reshape({count});
+}
+
 }  // namespace
 
 HaloExchange Projection::halo_exchange(const Context& context, const BatchView& batch) const {
@@ -28,19 +34,18 @@ HaloExchange Projection::halo_exchange(const Context& context, const BatchView& 
 
 void Projection::forward(const Context& context, const BatchView& batch, Tensor x,
                          Saved& saved) const {
-  if (split_ == SplitBy::outputs) {
-    saved.input = shards_.complete(context, batch, x);
-    saved.joined = context.take({batch.rows(), columns_});
-    ops::matmul(context, saved.joined, saved.input, Transpose::no, joined_weight(), Transpose::yes);
-  } else {
-    saved.input = x;
-    saved.joined = context.take({batch.own_rows(), columns_});
+  if (split_ == SplitBy::outputs) return forward_by_outputs(context, batch, x, saved);
+  saved.input = x;
+  saved.joined = context.take({batch.own_rows(), columns_});
+  {
     const ArenaScope scope(context.arena);
     const Tensor share = shards_.share_for(context, batch, saved.joined);
     ops::matmul(context, share, x, Transpose::no, joined_weight(), Transpose::yes);
     shards_.sum_into(context, batch, saved.joined, share);
   }
-  convolve(context, batch, saved);
+  HaloExchange exchange = halo_exchange(context, batch);
+  provide_outputs(context, exchange, saved);
+  convolve(context, batch, exchange, saved);
 }
 
 bool Projection::adds_residual() const {
@@ -56,14 +61,41 @@ void Projection::forward_add(const Context& context, Tensor sum, Tensor x, Tenso
   ops::matmul_add(context, sum, x, Transpose::no, joined_weight(), Transpose::yes, residual);
 }
 
-void Projection::convolve(const Context& context, const BatchView& batch, Saved& saved) const {
+// Rows are projected, and convolved where no halo comes from elsewhere, as they arrive.
+void Projection::forward_by_outputs(const Context& context, const BatchView& batch, Tensor x,
+                                    Saved& saved) const {
+  saved.input = shards_.whole_for(context, batch, x);
+  saved.joined = context.take({batch.rows(), columns_});
   HaloExchange exchange = halo_exchange(context, batch);
+  provide_outputs(context, exchange, saved);
+  const bool fused = sharding_.splits_rows() && exchange.empty() && halo_columns_ > 0;
+  const ArenaScope scope(context.arena);
+  RowGather gather = shards_.gather(context, batch, saved.input, x);
+  RowGather::Runs all;
+  for (auto runs = gather.next(); !runs.empty(); runs = gather.next()) {
+    for (const auto& run : runs) {
+      ops::matmul(context, run.of(saved.joined), run.of(saved.input), Transpose::no,
+                  joined_weight(), Transpose::yes);
+      if (fused) convolve_run(context, batch, run, ConvPart::interior, saved);
+    }
+    all.insert(all.end(), runs.begin(), runs.end());
+  }
+  if (!fused) return convolve(context, batch, exchange, saved);
+  for (const auto& run : all) convolve_run(context, batch, run, ConvPart::boundary, saved);
+}
+
+void Projection::provide_outputs(const Context& context, const HaloExchange& exchange,
+                                 Saved& saved) const {
   if (!exchange.empty()) saved.halo = context.take({exchange.halo_rows(), halo_columns_});
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
     saved.outputs[i] = outputs_[i].convolves()
                            ? context.take({saved.joined.rows(), outputs_[i].channels})
                            : convolved(outputs_[i], saved.joined);
   }
+}
+
+void Projection::convolve(const Context& context, const BatchView& batch, HaloExchange& exchange,
+                          Saved& saved) const {
   const ArenaScope scope(context.arena);
   exchange.start(saved.halo, convolved_parts(saved.joined));
   for (const ConvPart part : forward_parts(exchange, sharding_.overlap)) {
@@ -75,6 +107,34 @@ void Projection::convolve(const Context& context, const BatchView& batch, Saved&
                         filters(output, saved.joined), output.conv,
                         rows_of(output, batch, saved, part));
     }
+  }
+}
+
+// The interior of a run reads rows of the run alone. Its boundary, the first W - 1 rows, also reads
+// those before it in the segment, which are a halo that is there already, or, near the segment's
+// start, a few rows more to compute.
+void Projection::convolve_run(const Context& context, const BatchView& batch,
+                              const RowGather::Run& run, ConvPart part, Saved& saved) const {
+  const std::int64_t before = std::min<std::int64_t>(width_ - 1, run.begin - run.segment_begin);
+  const bool boundary = part == ConvPart::boundary;
+  if (boundary && before == 0) return;  // at the start of a segment all rows are interior
+  RowGather::Run rows = run;
+  if (before < width_ - 1 && boundary) {
+    rows.begin -= before;
+    rows.count = before + std::min<std::int64_t>(width_ - 1, run.count);
+  } else if (boundary) {
+    rows.count = std::min<std::int64_t>(width_ - 1, run.count);
+  }
+  const bool has_halo = before == width_ - 1 && before > 0;
+  const ConvPart of_rows = before == 0 || boundary ? ConvPart::all : ConvPart::interior;
+  for (std::size_t i = 0; i < outputs_.size(); ++i) {
+    const Output& output = outputs_[i];
+    if (!output.convolves()) continue;
+    const Tensor x = convolved(output, saved.joined);
+    ConvRows view{1, rows.count, flat_rows(batch.reach, rows.begin, rows.count), {}, of_rows};
+    if (has_halo) view.halo = x.row_range(rows.begin - before, before);
+    ops::conv_forward(context, rows.of(saved.outputs[i]), rows.of(x),
+                      filters(output, rows.of(saved.joined)), output.conv, view);
   }
 }
 
@@ -97,14 +157,16 @@ void Projection::prepare_backward(const Context& context, Saved& saved, Tensor d
   saved.djoined = outputs_[0].convolves() ? context.take({saved.joined.rows(), columns_}) : dy;
 }
 
-// Where both parts run together and no halo travels, so do those of the convolutions.
+// Where both parts run together and nothing travels, so do those of the convolutions; otherwise the
+// taps' gradients are work to do meanwhile.
 void Projection::backward_convolve(const Context& context, const BatchView& batch,
                                    Saved& saved) const {
   const ArenaScope scope(context.arena);
   HaloExchange exchange = halo_exchange(context, batch);
   Tensor dhalo;
   if (!exchange.empty()) dhalo = context.take({exchange.halo_rows(), halo_columns_});
-  saved.taps_done = context.parts == BackwardParts::together && exchange.empty();
+  saved.taps_done =
+      context.parts == BackwardParts::together && exchange.empty() && sharding_.tp.size() == 1;
   for (const ConvPart part : backward_parts(exchange, sharding_.overlap)) {
     for (std::size_t i = 0; i < outputs_.size(); ++i) {
       const Output& output = outputs_[i];
@@ -133,17 +195,30 @@ void Projection::backward_convolve(const Context& context, const BatchView& batc
 
 void Projection::backward_input(const Context& context, const BatchView& batch, Tensor dx,
                                 Saved& saved) const {
-  backward_convolve(context, batch, saved);
-  if (split_ == SplitBy::inputs) {
-    saved.djoined_rows = shards_.complete(context, batch, saved.djoined);
-    ops::matmul(context, dx, saved.djoined_rows, Transpose::no, joined_weight(), Transpose::no);
-    return;
+  if (split_ == SplitBy::outputs) {
+    const ArenaScope scope(context.arena);
+    return start_backward_input(context, batch, dx, saved).wait();
   }
-  saved.djoined_rows = saved.djoined;
+  backward_convolve(context, batch, saved);
+  saved.djoined_rows = shards_.whole_for(context, batch, saved.djoined);
   const ArenaScope scope(context.arena);
+  RowGather gather = shards_.gather(context, batch, saved.djoined_rows, saved.djoined);
+  for (auto runs = gather.next(); !runs.empty(); runs = gather.next()) {
+    for (const auto& run : runs) {
+      ops::matmul(context, run.of(dx), run.of(saved.djoined_rows), Transpose::no, joined_weight(),
+                  Transpose::no);
+    }
+  }
+}
+
+Work Projection::start_backward_input(const Context& context, const BatchView& batch, Tensor dx,
+                                      Saved& saved) const {
+  CHECK(split_ == SplitBy::outputs, "by inputs nothing is summed");
+  backward_convolve(context, batch, saved);
+  saved.djoined_rows = saved.djoined;
   const Tensor share = shards_.share_for(context, batch, dx);
   ops::matmul(context, share, saved.djoined, Transpose::no, joined_weight(), Transpose::no);
-  shards_.sum_into(context, batch, dx, share);
+  return shards_.start_sum(context, batch, dx, share);
 }
 
 ConvGradients Projection::tap_gradients(const Output& output) const {
@@ -155,6 +230,7 @@ ConvGradients Projection::tap_gradients(const Output& output) const {
 
 void Projection::backward_weight(const Context& context, const BatchView& batch,
                                  Saved& saved) const {
+  sharding_.tp.progress();  // this runs while dx travels
   ops::matmul(context, joined_gradient(), saved.djoined_rows, Transpose::yes, saved.input,
               Transpose::no, Accumulate::yes);
   if (saved.taps_done) return;

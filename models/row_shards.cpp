@@ -17,40 +17,44 @@ Tensor RowShards::part_of(const BatchView& batch, const Tensor& rows, int rank) 
   return rows.reshape({segments, sharding_.tp.size() * part}).column_range(rank * part, part);
 }
 
+Tensor RowShards::whole_for(const Context& context, const BatchView& batch, Tensor own) const {
+  return sharding_.splits_rows() ? context.take({batch.rows(), own.cols()}) : own;
+}
+
 Tensor RowShards::complete(const Context& context, const BatchView& batch, Tensor own) const {
-  if (!splits_rows()) return own;
-  const std::int64_t segments = batch.sequences * sharding_.segments();
-  Tensor all = context.take({batch.rows(), own.cols()});
-  if (segments == 1) {  // rank by rank is in order of position
-    sharding_.tp.all_gather(all, own).wait();
-    return all;
-  }
+  const Tensor all = whole_for(context, batch, own);
   const ArenaScope scope(context.arena);
-  Tensor gathered = context.take({batch.rows(), own.cols()});
-  sharding_.tp.all_gather(gathered, own).wait();
-  for (int rank = 0; rank < sharding_.tp.size(); ++rank) {
-    ops::copy(context, part_of(batch, all, rank),
-              by_rank(gathered, rank, batch.own_rows(), segments));
+  RowGather rows = gather(context, batch, all, own);
+  while (!rows.next().empty()) {
   }
   return all;
 }
 
 Tensor RowShards::share_for(const Context& context, const BatchView& batch, Tensor own) const {
-  return splits_rows() ? context.take({batch.rows(), own.cols()}) : own;
+  return sharding_.splits_rows() ? context.take({batch.rows(), own.cols()}) : own;
 }
 
 void RowShards::sum_into(const Context& context, const BatchView& batch, Tensor own,
                          Tensor share) const {
-  if (!splits_rows()) return sharding_.tp.all_reduce(own, Reduction::sum).wait();
-  const std::int64_t segments = batch.sequences * sharding_.segments();
-  if (segments == 1) return sharding_.tp.reduce_scatter(own, share).wait();
   const ArenaScope scope(context.arena);
+  start_sum(context, batch, own, share).wait();
+}
+
+Work RowShards::start_sum(const Context& context, const BatchView& batch, Tensor own,
+                          Tensor share) const {
+  const auto started = [this](Work work) {
+    if (sharding_.overlap == Overlap::no) work.wait();
+    return work;
+  };
+  if (!sharding_.splits_rows()) return started(sharding_.tp.all_reduce(own, Reduction::sum));
+  const std::int64_t segments = batch.sequences * sharding_.segments();
+  if (segments == 1) return started(sharding_.tp.reduce_scatter(own, share));
   Tensor scattered = context.take({batch.rows(), own.cols()});
   for (int rank = 0; rank < sharding_.tp.size(); ++rank) {
     ops::copy(context, by_rank(scattered, rank, batch.own_rows(), segments),
               part_of(batch, share, rank));
   }
-  sharding_.tp.reduce_scatter(own, scattered).wait();
+  return started(sharding_.tp.reduce_scatter(own, scattered));
 }
 
 }  // namespace convoy

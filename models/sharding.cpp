@@ -11,12 +11,12 @@ Sharding sharding_of(const Mesh& mesh, SequenceParallel sequence_parallel, Overl
   return {mesh.tp(),       mesh.cp(),
           mesh.sequence(), splits ? SequenceParallel::yes : SequenceParallel::no,
           overlap,         mesh.shape(),
-          mesh.position()};
+          mesh.position(), {}};
 }
 
 const Sharding& one_rank() {
   static const auto self = make_self_communicator();  // has no state
-  static const Sharding alone{*self, *self, *self, SequenceParallel::no, Overlap::yes, {}, {}};
+  static const Sharding alone{*self, *self, *self, SequenceParallel::no, Overlap::yes, {}, {}, {}};
   return alone;
 }
 

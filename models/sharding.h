@@ -19,6 +19,12 @@ enum class SequenceParallel : bool { no, yes };
 // no: what is sent is waited for at once. The bits are the same.
 enum class Overlap : bool { no, yes };
 
+// How the rows of the tp ranks are gathered: in at most so many chunks, none smaller than so many
+// rows of a rank. The bits of a library matmul may depend on it.
+struct GatherChunks {
+  std::int64_t most_chunks = 4, least_rows = 64;
+};
+
 struct Sharding {
   Communicator& tp;
   Communicator& cp;
@@ -27,25 +33,25 @@ struct Sharding {
   Overlap overlap = Overlap::yes;
   MeshShape mesh;
   MeshPosition position;
+  GatherChunks gather;
 
+  // Whether tp ranks have different rows between the layers.
+  bool splits_rows() const { return sequence_parallel == SequenceParallel::yes; }
   int segments() const { return cp.size() > 1 ? 2 : 1; }  // of a sequence on this rank
   // How the T rows of a sequence lie over `cp`, and how those between the layers lie over
   // `row_owners()`.
   RowLayout all_rows(std::int64_t length) const { return {length, cp.size(), 1}; }
   RowLayout own_rows(std::int64_t length) const {
-    return {length, cp.size(), sequence_parallel == SequenceParallel::yes ? tp.size() : 1};
+    return {length, cp.size(), splits_rows() ? tp.size() : 1};
   }
-  Communicator& row_owners() const {
-    return sequence_parallel == SequenceParallel::yes ? sequence : cp;
-  }
+  Communicator& row_owners() const { return splits_rows() ? sequence : cp; }
   // Of a parameter that is replicated over tp but sees own rows only.
   LocalGradient gradient_of_own_rows() const {
-    return sequence_parallel == SequenceParallel::yes ? LocalGradient::partial_over_tp
-                                                      : LocalGradient::complete;
+    return splits_rows() ? LocalGradient::partial_over_tp : LocalGradient::complete;
   }
 
   Sharding on(Communicator& other_tp, Communicator& other_cp, Communicator& other_sequence) const {
-    return {other_tp, other_cp, other_sequence, sequence_parallel, overlap, mesh, position};
+    return {other_tp, other_cp, other_sequence, sequence_parallel, overlap, mesh, position, gather};
   }
 };
 

@@ -3,7 +3,9 @@
 // is the identity, and no caller asks whether it is alone.
 #pragma once
 
+#include <chrono>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -16,12 +18,17 @@ namespace convoy {
 // returned; a Work that goes away unwaited is waited for.
 class [[nodiscard]] Work {
  public:
+  // When an operation set out, and when it is there.
+  struct Travel {
+    std::chrono::steady_clock::time_point start, end;
+  };
   // What a backend keeps of an operation it has started.
   class Pending {
    public:
     virtual ~Pending() = default;
     virtual bool test() = 0;  // makes progress; true once complete
     virtual void wait() = 0;
+    virtual std::optional<Travel> travel() const { return {}; }
   };
 
   Work() = default;  // already complete
@@ -32,6 +39,10 @@ class [[nodiscard]] Work {
 
   bool test();
   void wait();
+  // While it is in flight, and where the backend knows it beforehand.
+  std::optional<Travel> travel() const {
+    return pending_ != nullptr ? pending_->travel() : std::nullopt;
+  }
 
  private:
   std::unique_ptr<Pending> pending_;

@@ -34,8 +34,10 @@ class TreeSum {
   // Each rank's part of the sum: elements [r * n, (r + 1) * n) of it into `out` [n] of rank r,
   // n = elements / ranks. owners[r] says which micro-batches rank r has added; ranks with equal
   // ranges have shares of the same values, which are added first, in order of rank. Starts afresh
-  // for the next step. Collective: start posts the messages, finish waits for them.
+  // for the next step. Collective: start posts the messages, finish waits for them, as does
+  // wait alone.
   void start(Communicator& ranks, const std::vector<MicroBatchRange>& owners);
+  void wait() { exchange_.wait(); }
   void finish(const Tensor& out);
 
  private:

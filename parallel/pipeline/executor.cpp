@@ -3,7 +3,9 @@
 #include <array>
 #include <string>
 
+#include "core/backend.h"
 #include "core/error.h"
+#include "core/trace.h"
 #include "parallel/schedule/text.h"
 
 namespace convoy {
@@ -19,6 +21,7 @@ PipelineExecutor::PipelineExecutor(const Schedule& schedule, Communicator& pipel
     : schedule_(schedule),
       memory_(schedule_),
       pipeline_(pipeline),
+      backend_(backend),
       options_(options),
       list_(schedule_.actions.at(pipeline.rank())) {
   const PipelineShape& shape = schedule_.shape;
@@ -82,6 +85,7 @@ void PipelineExecutor::perform(const Action& action) {
     case Op::reduce_gradients: stage.reduce_gradients(); break;
   }
   executed_.back().end = now();
+  if (is_compute(action.op)) record(executed_.back());
 }
 
 void PipelineExecutor::forward(const Action& action) {
@@ -121,6 +125,15 @@ void PipelineExecutor::stop_waiting() {
 
 double PipelineExecutor::now() const {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
+}
+
+void PipelineExecutor::record(const TimedAction& timed) const {
+  if (backend_.trace() == nullptr) return;
+  const auto at = [this](double seconds) {
+    return started_ + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                          std::chrono::duration<double>(seconds));
+  };
+  backend_.trace()->add(Trace::Kind::action, to_text(timed.action), at(timed.start), at(timed.end));
 }
 
 Tensor PipelineExecutor::destination(const Action& action, int to) {

@@ -60,7 +60,8 @@ class PipelineExecutor {
   void post_receives(std::size_t place);
   void post_receive(const Action& action);
   void stop_waiting();
-  double now() const;  // seconds since the step began
+  double now() const;                           // seconds since the step began
+  void record(const TimedAction& timed) const;  // in the backend's trace
 
   Stage::Visit visit(const Action& action) const;
   bool is_local(int stage) const;
@@ -71,6 +72,7 @@ class PipelineExecutor {
   Schedule schedule_;
   MemoryPlan memory_;
   Communicator& pipeline_;
+  Backend& backend_;
   ExecutorOptions options_;
   const std::vector<Action>& list_;
   std::map<int, Seat> seats_;     // by stage

@@ -17,6 +17,7 @@ struct Splitting {
   MeshShape mesh;
   SequenceParallel sequence_parallel = SequenceParallel::no;
   Overlap overlap = Overlap::yes;
+  GatherChunks gather = {};
 
   std::string describe() const {
     return mesh.describe() +
@@ -191,7 +192,9 @@ template <class Body>
 void on_each_rank(const Splitting& splitting, Body body) {
   run_on_threads(splitting.mesh.ranks(), [&](Communicator& world) {
     const Mesh mesh(world, splitting.mesh);
-    body(world, sharding_of(mesh, splitting.sequence_parallel, splitting.overlap));
+    Sharding sharding = sharding_of(mesh, splitting.sequence_parallel, splitting.overlap);
+    sharding.gather = splitting.gather;
+    body(world, sharding);
   });
 }
 

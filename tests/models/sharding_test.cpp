@@ -156,6 +156,28 @@ TEST(Sharding, OverlapChangesNoBit) {
   }
 }
 
+// Chunks that end inside of segments, some shorter than W - 1 rows, one a row.
+TEST(Sharding, ChunksOfAGatherChangeNothing) {
+  for (const FilterKind kind : kKinds) {
+    const Task task{grouped(shardable_model(kind)), 3, kDocuments};
+    const Outcome expected = on_one_rank(task);
+    for (const GatherChunks chunks :
+         {GatherChunks{7, 1}, GatherChunks{5, 3}, GatherChunks{99, 1}}) {
+      for (const MeshShape& mesh :
+           {MeshShape{.tp = 2}, MeshShape{.tp = 4}, MeshShape{.cp = 2, .tp = 2}}) {
+        Splitting splitting{mesh, kYes, Overlap::yes, chunks};
+        SCOPED_TRACE(splitting.describe());
+        const Outcome with = on_ranks(task, splitting);
+        expect_equal(expected, with, kF64);
+        splitting.overlap = Overlap::no;
+        const Outcome without = on_ranks(task, splitting);
+        EXPECT_EQ(with.losses, without.losses);
+        EXPECT_EQ(with.gradients, without.gradients);
+      }
+    }
+  }
+}
+
 // As long a chain of roundings as F32StaysNearF64 counts: two blocks of about ten operations over
 // at most 32 channels and keys.
 TEST(Sharding, F32StaysAsNearAsItsChainOfRoundings) {
