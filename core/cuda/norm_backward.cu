@@ -143,8 +143,8 @@ void CudaBackend::rmsnorm_backward(Tensor dx, Tensor dweight, Tensor dy, Tensor 
   using namespace cuda;
   if (x.size() == 0) return;
   const Operands on{dx, dweight, dy, x, rstd, weight, residual};
-  // One pass adds the rows of dweight up in other chunks than the two passes apart, which a schedule
-  // with a split backward runs: in invariant mode both must give the same bits.
+  // One pass adds the rows of dweight up in other chunks than the two passes apart, which a
+  // schedule with a split backward runs: in invariant mode both must give the same bits.
   bool done = false;
   const bool one_pass = mode_ == NumericsMode::fast;
   if (one_pass && x.dtype() == DType::bf16) done = run<bf16>(stream_, *workspace_, on);
