@@ -86,7 +86,7 @@ class Expander {
     if (cell.config.train.batch_tokens < 1) {
       problem(concat("train.batch_tokens is ", cell.config.train.batch_tokens), where);
     }
-    cells_.insert({{arch.name, size.name}, std::move(cell)});
+    cells_.emplace(std::pair(arch.name, size.name), std::move(cell));
   }
 
   void finish_cell(Cell& cell, const ModelConfig& reference) {
@@ -267,7 +267,7 @@ class Expander {
     auto distinct = distinct_tokens(config.data.train, config.model.seq_len);
     if (!distinct && m_.plan.unique_tokens > 0) distinct = m_.plan.unique_tokens;
     if (!distinct) {
-      run.warnings.push_back("the data are not there yet, so epochs are unknown");
+      run.warnings.emplace_back("the data are not there yet, so epochs are unknown");
       return;
     }
     run.unique_tokens = std::min(run.tokens, *distinct);
@@ -331,7 +331,7 @@ class Expander {
   void warn_of_the_whole() {
     if (m_.fit.law == "chinchilla" && m_.plan.mode == "ladder" &&
         m_.plan.tokens_per_param.size() == 1 && m_.rules.branch_at.size() < 2) {
-      plan_.warnings.push_back(
+      plan_.warnings.emplace_back(
           "D/N takes one value only, which law = \"chinchilla\" cannot be "
           "fitted to; use fit.law = \"power\"");
     }
