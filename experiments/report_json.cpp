@@ -1,27 +1,24 @@
 #include "experiments/report_json.h"
 
-#include <cmath>
 #include <nlohmann/json.hpp>
+
+#include "launch/json_number.h"
 
 namespace convoy {
 namespace {
 
 using nlohmann::ordered_json;
 
-ordered_json number(double value) {
-  return std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr);
-}
-
 ordered_json json_of(const Estimate& value) {
   ordered_json json{{"n", value.n},
-                    {"mean", number(value.mean)},
+                    {"mean", json_number(value.mean)},
                     {"sd", nullptr},
                     {"low", nullptr},
                     {"high", nullptr}};
-  if (value.sd) json["sd"] = number(*value.sd);
+  if (value.sd) json["sd"] = json_number(*value.sd);
   if (value.interval) {
-    json["low"] = number(value.interval->low);
-    json["high"] = number(value.interval->high);
+    json["low"] = json_number(value.interval->low);
+    json["high"] = json_number(value.interval->high);
   }
   return json;
 }
@@ -36,13 +33,13 @@ ordered_json json_of(const RunRecord& run) {
           {"git", run.git},
           {"parameters", run.parameters},
           {"steps", run.steps},
-          {"tokens", number(run.tokens)},
-          {"flops", number(run.flops)},
-          {"wall_s", number(run.wall_s)},
-          {"val_loss", number(run.val_loss)},
-          {"val_bits_per_byte", number(run.val_bits_per_byte)},
-          {"val_accuracy", number(run.eval.empty() ? kUnknown : run.eval.back().val_accuracy)},
-          {"tokens_per_s", number(steady_tokens_per_s(run))},
+          {"tokens", json_number(run.tokens)},
+          {"flops", json_number(run.flops)},
+          {"wall_s", json_number(run.wall_s)},
+          {"val_loss", json_number(run.val_loss)},
+          {"val_bits_per_byte", json_number(run.val_bits_per_byte)},
+          {"val_accuracy", json_number(run.eval.empty() ? kUnknown : run.eval.back().val_accuracy)},
+          {"tokens_per_s", json_number(steady_tokens_per_s(run))},
           {"status", run.status},
           {"message", run.message}};
 }
@@ -60,7 +57,7 @@ ordered_json json_of(const PairedDifference& difference) {
           {"reference", difference.reference},
           {"val_loss", json_of(difference.loss)},
           {"val_bits_per_byte", json_of(difference.bits_per_byte)},
-          {"flops_ratio", number(difference.flops_ratio)},
+          {"flops_ratio", json_number(difference.flops_ratio)},
           {"equal_flops", difference.equal_flops},
           {"verdict", verdict(difference.loss)}};
 }

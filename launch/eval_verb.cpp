@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "launch/evaluator.h"
+#include "launch/json_number.h"
 #include "launch/model_instance.h"
 #include "launch/run_checkpoint.h"
 #include "launch/run_device.h"
@@ -19,10 +20,6 @@ struct EvalArguments {
   std::int64_t batches = 0, micro_batch = 8;
   bool json = false;
 };
-
-nlohmann::ordered_json number_or_null(double value) {
-  return std::isnan(value) ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(value);
-}
 
 void run_eval(const EvalArguments& arguments, const MpiEnvironment& mpi) {
   const auto checkpoint = Checkpoint::open(arguments.checkpoint);
@@ -46,9 +43,9 @@ void run_eval(const EvalArguments& arguments, const MpiEnvironment& mpi) {
   if (arguments.json) {
     const nlohmann::ordered_json json = {
         {"loss", result.loss},
-        {"bits_per_byte", number_or_null(result.bits_per_byte)},
+        {"bits_per_byte", json_number(result.bits_per_byte)},
         {"accuracy", result.accuracy},
-        {"last_token_accuracy", number_or_null(result.last_token_accuracy)},
+        {"last_token_accuracy", json_number(result.last_token_accuracy)},
         {"targets", result.targets},
         {"bytes", result.bytes}};
     return fmt::print("{}\n", json.dump(2));

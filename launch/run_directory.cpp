@@ -6,6 +6,7 @@
 #include "core/hdf5.h"
 #include "launch/environment.h"
 #include "launch/files.h"
+#include "launch/json_number.h"
 #include "launch/layout.h"
 #include "models/accounting.h"
 
@@ -24,9 +25,6 @@ const char* name_of(RunStatus status) {
   }
   return "?";
 }
-
-// JSON has no NaN: what is not finite is written as null.
-Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
 // Calls function(row) for each complete JSON line; a torn last line of a killed run is left out.
 template <class Function>
@@ -120,11 +118,11 @@ void RunDirectory::append(const TrainRow& row) {
                     {"tokens", row.tokens},
                     {"flops", row.flops},
                     {"wall_s", row.wall_s},
-                    {"train_loss", number(row.train_loss)},
+                    {"train_loss", json_number(row.train_loss)},
                     {"lr", row.lr},
-                    {"grad_norm", number(row.grad_norm)},
+                    {"grad_norm", json_number(row.grad_norm)},
                     {"tokens_per_s", row.tokens_per_s},
-                    {"mfu", number(utilization(row.tokens_per_s))},
+                    {"mfu", json_number(utilization(row.tokens_per_s))},
                     {"exposed_comm", row.exposed_comm},
                     {"skipped", row.skipped}})
                   .dump());
@@ -138,10 +136,10 @@ void RunDirectory::append(const EvalRow& row) {
                {"tokens", row.tokens},
                {"flops", row.flops},
                {"wall_s", row.wall_s},
-               {"val_loss", number(row.val_loss)},
-               {"val_bits_per_byte", number(row.val_bits_per_byte)},
-               {"val_loss_se", number(row.val_loss_se)},
-               {"val_accuracy", number(row.val_accuracy)},
+               {"val_loss", json_number(row.val_loss)},
+               {"val_bits_per_byte", json_number(row.val_bits_per_byte)},
+               {"val_loss_se", json_number(row.val_loss_se)},
+               {"val_accuracy", json_number(row.val_accuracy)},
                {"targets", row.targets},
                {"bytes", row.bytes}};
   if (!std::isnan(row.last_token_accuracy)) json["last_token_accuracy"] = row.last_token_accuracy;
@@ -152,36 +150,37 @@ void RunDirectory::write_summary(const RunSummary& summary) {
   if (role_ == Role::silent) return;
   const ParameterCounts counts = count_parameters(config_.model);
   const FlopParts parts = training_flops_per_token(config_.model);
-  Json json = {{"name", path_.filename().string()},
-               {"status", name_of(summary.status)},
-               {"arch", config_.model.label()},
-               {"seed", config_.train.seed},
-               {"ranks", ranks_},
-               {"layout", layout_json(config_, ranks_)},
-               {"attempt", attempt_},
-               {"parameters", counts.total},
-               {"parameters_active", counts.active},
-               {"parameters_non_embedding", counts.non_embedding},
-               {"flops_per_token",
-                {{"linear", parts.linear},
-                 {"attention", parts.attention},
-                 {"head", parts.head},
-                 {"conv", parts.conv},
-                 {"router", parts.router}}},
-               {"steps", total_steps(config_)},
-               {"tokens", summary.tokens},
-               {"flops", summary.flops},
-               {"device", hardware_.device},
-               {"hardware", hardware_.description},
-               {"host", host_name()},
-               {"version", program_version()},
-               {"git", source_revision()},
-               {"started", started_},
-               {"wall_s", summary.wall_s},
-               {"val_loss", summary.val_targets > 0 ? number(summary.val_loss) : Json(nullptr)},
-               {"val_bits_per_byte",
-                summary.val_targets > 0 ? number(summary.val_bits_per_byte) : Json(nullptr)},
-               {"message", summary.message}};
+  Json json = {
+      {"name", path_.filename().string()},
+      {"status", name_of(summary.status)},
+      {"arch", config_.model.label()},
+      {"seed", config_.train.seed},
+      {"ranks", ranks_},
+      {"layout", layout_json(config_, ranks_)},
+      {"attempt", attempt_},
+      {"parameters", counts.total},
+      {"parameters_active", counts.active},
+      {"parameters_non_embedding", counts.non_embedding},
+      {"flops_per_token",
+       {{"linear", parts.linear},
+        {"attention", parts.attention},
+        {"head", parts.head},
+        {"conv", parts.conv},
+        {"router", parts.router}}},
+      {"steps", total_steps(config_)},
+      {"tokens", summary.tokens},
+      {"flops", summary.flops},
+      {"device", hardware_.device},
+      {"hardware", hardware_.description},
+      {"host", host_name()},
+      {"version", program_version()},
+      {"git", source_revision()},
+      {"started", started_},
+      {"wall_s", summary.wall_s},
+      {"val_loss", summary.val_targets > 0 ? json_number(summary.val_loss) : Json(nullptr)},
+      {"val_bits_per_byte",
+       summary.val_targets > 0 ? json_number(summary.val_bits_per_byte) : Json(nullptr)},
+      {"message", summary.message}};
   replace_text(path_ / "run.json", json.dump(2) + "\n");
 }
 

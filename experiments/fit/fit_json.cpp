@@ -1,16 +1,12 @@
-#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "experiments/fit/fit_report.h"
+#include "launch/json_number.h"
 
 namespace convoy {
 namespace {
 
 using nlohmann::ordered_json;
-
-ordered_json number(double value) {
-  return std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr);
-}
 
 // Declared before the template that finds them.
 ordered_json json_of(const BudgetAdvantage& budget);
@@ -20,16 +16,16 @@ ordered_json json_of(const OrderedPair& pair);
 
 ordered_json json_of(const std::optional<Interval>& interval) {
   if (!interval) return nullptr;
-  return ordered_json::array({number(interval->low), number(interval->high)});
+  return ordered_json::array({json_number(interval->low), json_number(interval->high)});
 }
 
 ordered_json json_of(const Prediction& point) {
   return {{"size", point.size},
-          {"N", number(point.N)},
-          {"D", number(point.D)},
-          {"C", number(point.C)},
-          {"observed", number(point.observed)},
-          {"predicted", number(point.predicted)},
+          {"N", json_number(point.N)},
+          {"D", json_number(point.D)},
+          {"C", json_number(point.C)},
+          {"observed", json_number(point.observed)},
+          {"predicted", json_number(point.predicted)},
           {"mean_interval", json_of(point.mean)},
           {"prediction_interval", json_of(point.new_point)}};
 }
@@ -54,13 +50,13 @@ ordered_json list_of(const Items& items) {
 }
 
 ordered_json json_of(const Advantage& advantage) {
-  ordered_json json{{"estimate", number(advantage.estimate)},
+  ordered_json json{{"estimate", json_number(advantage.estimate)},
                     {"low", nullptr},
                     {"high", nullptr},
                     {"method", advantage.method}};
   if (advantage.interval) {
-    json["low"] = number(advantage.interval->low);
-    json["high"] = number(advantage.interval->high);
+    json["low"] = json_number(advantage.interval->low);
+    json["high"] = json_number(advantage.interval->high);
   }
   if (!advantage.note.empty()) json["note"] = advantage.note;
   return json;
@@ -68,21 +64,22 @@ ordered_json json_of(const Advantage& advantage) {
 
 ordered_json json_of(const BudgetAdvantage& budget) {
   return {{"size", budget.size},
-          {"C", number(budget.C)},
-          {"loss", number(budget.loss)},
+          {"C", json_number(budget.C)},
+          {"loss", json_number(budget.loss)},
           {"advantage", json_of(budget.separate)},
           {"interpolation", json_of(budget.interpolation)}};
 }
 
 ordered_json json_of(const SizeCost& cost) {
   return {{"size", cost.size},
-          {"flop_overhead", number(cost.overhead)},
-          {"flops_per_second_ratio", number(cost.speed_ratio)}};
+          {"flop_overhead", json_number(cost.overhead)},
+          {"flops_per_second_ratio", json_number(cost.speed_ratio)}};
 }
 
 ordered_json json_of(const ScaleTest& test) {
-  ordered_json json{
-      {"slope", number(test.slope)}, {"interval", json_of(test.interval)}, {"p", number(test.p)}};
+  ordered_json json{{"slope", json_number(test.slope)},
+                    {"interval", json_of(test.interval)},
+                    {"p", json_number(test.p)}};
   if (!test.note.empty()) json["note"] = test.note;
   return json;
 }
@@ -94,7 +91,7 @@ ordered_json json_of(const ArmAdvantage& arm) {
           {"interpolation", json_of(arm.interpolation)},
           {"scale_test", json_of(arm.joint.scale)},
           {"sizes", list_of(arm.cost.sizes)},
-          {"flop_overhead", number(arm.cost.mean_overhead)},
+          {"flop_overhead", json_number(arm.cost.mean_overhead)},
           {"advantage_without_overhead", json_of(arm.without_cost)},
           {"wall_clock_advantage", json_of(arm.wall_clock)},
           {"warnings", arm.joint.warnings}};
@@ -105,10 +102,10 @@ ordered_json json_of(const OrderedPair& pair) {
           {"worse", pair.worse},
           {"size", pair.size.empty() ? ordered_json(nullptr) : ordered_json(pair.size)},
           {"n", pair.difference.n},
-          {"difference", number(pair.difference.mean)},
+          {"difference", json_number(pair.difference.mean)},
           {"interval", json_of(pair.difference.interval)},
           {"verdict", pair.verdict},
-          {"flops_ratio", number(pair.flops_ratio)}};
+          {"flops_ratio", json_number(pair.flops_ratio)}};
 }
 
 }  // namespace
@@ -117,12 +114,12 @@ std::string fit_json(const FitResult& fit, const std::vector<ExcludedRun>& exclu
   ordered_json json{{"law", fit.law}};
   ordered_json intervals = ordered_json::object();
   for (const FittedParameter& parameter : fit.parameters) {
-    json[parameter.name] = number(parameter.value);
+    json[parameter.name] = json_number(parameter.value);
     intervals[parameter.name] = json_of(parameter.interval);
   }
   json.update({{"loss", fit.loss == Loss::huber ? "huber" : "mse"},
                {"objective", fit.objective},
-               {"objective_by_variable_projection", number(fit.cross_check)},
+               {"objective_by_variable_projection", json_number(fit.cross_check)},
                {"converged", fit.converged},
                {"starts", fit.starts},
                {"starts_agreeing", fit.starts_agreeing},

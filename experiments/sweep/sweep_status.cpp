@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "experiments/run_record.h"
+#include "launch/json_number.h"
 
 namespace convoy {
 
@@ -82,15 +83,13 @@ std::string to_json(const std::vector<RunStanding>& standings) {
   nlohmann::ordered_json json = {{"runs", nlohmann::ordered_json::array()},
                                  {"warnings", edge_warnings(standings)}};
   for (const auto& s : standings) {
-    json["runs"].push_back(
-        {{"id", s.run->id},
-         {"name", s.run->name},
-         {"status", name_of(s.state)},
-         {"steps_done", s.steps},
-         {"steps", s.run->steps},
-         {"val_loss", std::isnan(s.val_loss) ? nlohmann::ordered_json(nullptr)
-                                             : nlohmann::ordered_json(s.val_loss)},
-         {"message", s.message}});
+    json["runs"].push_back({{"id", s.run->id},
+                            {"name", s.run->name},
+                            {"status", name_of(s.state)},
+                            {"steps_done", s.steps},
+                            {"steps", s.run->steps},
+                            {"val_loss", json_number(s.val_loss)},
+                            {"message", s.message}});
   }
   return json.dump(2) + "\n";
 }
