@@ -21,14 +21,8 @@ void GradientSums::make_totals() {
   }
 }
 
-void GradientSums::wait(Work& work) {
-  const Stopwatch watch;
-  work.wait();
-  waited_ += watch.seconds();
-}
-
-Work GradientSums::started(Work work) {
-  if (options_.overlap == Overlap::no) wait(work);
+Work GradientSums::started(Work work) const {
+  if (options_.overlap == Overlap::no) work.wait();
   return work;
 }
 
@@ -56,7 +50,6 @@ class BufferedSums final : public GradientSums {
   }
 
   void begin_step() override {
-    waited_ = 0;
     store_.zero_gradients();
     std::fill(added_.begin(), added_.end(), 0);
   }
@@ -74,7 +67,7 @@ class BufferedSums final : public GradientSums {
   void finish_bucket(std::size_t bucket) override {
     CHECK(added_[bucket] == options_.count(), "bucket ", bucket, " has the gradients of ",
           added_[bucket], " of ", options_.count(), " micro-batches");
-    wait(works_[bucket]);
+    works_[bucket].wait();
   }
 
   std::vector<std::int64_t> added_;  // micro-batches, by bucket
@@ -97,10 +90,7 @@ class ScatteredSums final : public GradientSums {
     }
   }
 
-  void begin_step() override {
-    waited_ = 0;
-    backend_.fill(total_memory_.view(), 0);
-  }
+  void begin_step() override { backend_.fill(total_memory_.view(), 0); }
 
   void begin(std::size_t bucket) override {
     group_.progress();
@@ -135,7 +125,7 @@ class ScatteredSums final : public GradientSums {
   }
   void collect(Lane& lane) {
     if (!lane.in_flight) return;
-    wait(lane.work);
+    lane.work.wait();
     backend_.add(totals_[lane.bucket], totals_[lane.bucket], part(lane));
     lane.in_flight = false;
   }

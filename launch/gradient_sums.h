@@ -15,7 +15,6 @@
 
 #include "core/backend.h"
 #include "launch/own_range.h"
-#include "launch/stopwatch.h"
 #include "models/transformer_stage.h"
 #include "parallel/communicator.h"
 #include "parallel/tree_sum.h"
@@ -50,7 +49,6 @@ class GradientSums : public GradientHooks {
 
   // After finish(): this rank's part of a bucket's sum, [OwnRange::size]. It stays where it is.
   Tensor total(std::size_t bucket) const { return totals_[bucket]; }
-  double waited() const { return waited_; }  // seconds in the last finish() and before
 
  protected:
   GradientSums(Backend& backend, ParameterStore& store, Communicator& group,
@@ -58,9 +56,8 @@ class GradientSums : public GradientHooks {
       : backend_(backend), store_(store), group_(group), options_(options) {}
   virtual void finish_bucket(std::size_t bucket) = 0;
   void make_totals();  // own memory for them
-  void wait(Work& work);
   // A sum over ranks that has begun: it travels under what follows, or is waited for.
-  Work started(Work work);
+  Work started(Work work) const;
 
   Backend& backend_;
   ParameterStore& store_;
@@ -69,7 +66,6 @@ class GradientSums : public GradientHooks {
   std::int64_t micro_batch_ = 0;
   OwnedTensor total_memory_;
   std::vector<Tensor> totals_;  // [bucket]
-  double waited_ = 0;
 };
 
 // After store.allocate(). `group`: the ranks that share the stage's parameters.

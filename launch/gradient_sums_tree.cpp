@@ -21,7 +21,6 @@ class TreeGradientSums final : public GradientSums {
   }
 
   void begin_step() override {
-    waited_ = 0;
     std::fill(added_.begin(), added_.end(), 0);
     complete_.clear();
     folded_ = 0;
@@ -51,9 +50,7 @@ class TreeGradientSums final : public GradientSums {
   // Each rank folds the part that it keeps; where each keeps all, the parts are put together.
   void fold(std::size_t bucket) {
     const Tensor& total = totals_[bucket];
-    const Stopwatch watch;
     trees_[bucket].wait();
-    waited_ += watch.seconds();
     if (options_.zero > 0 || group_.size() == 1) return trees_[bucket].finish(total);
     const Tensor own = OwnRange{group_.size(), group_.rank()}.of(total);
     trees_[bucket].finish(own);
@@ -62,7 +59,7 @@ class TreeGradientSums final : public GradientSums {
 
   void finish_bucket(std::size_t bucket) override {
     fold_first(complete_.size());
-    wait(works_[bucket]);
+    works_[bucket].wait();
   }
 
   std::vector<TreeSum> trees_;

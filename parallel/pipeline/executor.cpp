@@ -47,7 +47,6 @@ PipelineExecutor::PipelineExecutor(const Schedule& schedule, Communicator& pipel
 void PipelineExecutor::run() {
   started_ = std::chrono::steady_clock::now();
   executed_.clear();
-  waited_ = 0;
   next_receive_ = 0;
   for (std::size_t place = 0; place < list_.size(); ++place) {
     const Doing doing("action " + to_text(list_[place]));
@@ -55,12 +54,10 @@ void PipelineExecutor::run() {
     perform(list_[place]);
   }
   const Doing doing("end of the pipeline step");
-  const double before = now();
   for (auto& [stage, seat] : seats_) {
     seat.outputs.wait();
     seat.input_gradients.wait();
   }
-  waited_ += now() - before;
 }
 
 void PipelineExecutor::perform(const Action& action) {
@@ -117,11 +114,7 @@ void PipelineExecutor::backward_weight(const Action& action) {
 }
 
 // What an action waited for is there: its work begins now.
-void PipelineExecutor::stop_waiting() {
-  const double time = now();
-  waited_ += time - executed_.back().start;
-  executed_.back().start = time;
-}
+void PipelineExecutor::stop_waiting() { executed_.back().start = now(); }
 
 double PipelineExecutor::now() const {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();

@@ -42,8 +42,6 @@ class PipelineExecutor {
   // What the last step did, in order, with times in seconds from its start. A receive stands where
   // it was posted; the times of transfers are those of posting alone.
   const std::vector<TimedAction>& executed() const { return executed_; }
-  // Seconds of the last step in which this rank waited for others instead of computing.
-  double waited() const { return waited_; }
 
  private:
   struct Seat {  // a stage and its mail
@@ -78,7 +76,6 @@ class PipelineExecutor {
   std::map<int, Seat> seats_;     // by stage
   std::size_t next_receive_ = 0;  // index in the list from which receives are not posted yet
   std::vector<TimedAction> executed_;
-  double waited_ = 0;
   std::chrono::steady_clock::time_point started_;
 };
 
