@@ -174,7 +174,7 @@ class Backend {
   // Which algorithm of its library a device takes for a shape, where it has a choice; with
   // MeasureMatmuls::yes it measures those of shapes that are not listed, at their first use, and
   // lists the fastest. Before the first matmul.
-  virtual void use_matmul_choices(std::shared_ptr<MatmulChoices> /*choices*/,
+  virtual void use_matmul_choices(const std::shared_ptr<MatmulChoices>& /*choices*/,
                                   MeasureMatmuls /*measure*/) {}
 
   // RMSNorm over groups of K = weight size channels: y = x * rstd * weight; x [rows, G*K],

@@ -60,9 +60,9 @@ void CudaBackend::matmul_add(Tensor c, Tensor a, Transpose transpose_a, Tensor b
   Backend::matmul_add(c, a, transpose_a, b, transpose_b, addend);
 }
 
-void CudaBackend::use_matmul_choices(std::shared_ptr<MatmulChoices> choices,
+void CudaBackend::use_matmul_choices(const std::shared_ptr<MatmulChoices>& choices,
                                      MeasureMatmuls measure) {
-  matmul_->use(std::move(choices), measure, cuda_device_info(device_).name);
+  matmul_->use(choices, measure, cuda_device_info(device_).name);
 }
 
 namespace {

@@ -92,7 +92,8 @@ class CudaBackend final : public Backend {
               Accumulate accumulate) override;
   void matmul_add(Tensor c, Tensor a, Transpose transpose_a, Tensor b, Transpose transpose_b,
                   Tensor addend) override;
-  void use_matmul_choices(std::shared_ptr<MatmulChoices> choices, MeasureMatmuls measure) override;
+  void use_matmul_choices(const std::shared_ptr<MatmulChoices>& choices,
+                          MeasureMatmuls measure) override;
 
   void rmsnorm_forward(Tensor y, Tensor rstd, Tensor x, Tensor weight, double epsilon) override;
   void rmsnorm_backward_input(Tensor dx, Tensor dy, Tensor x, Tensor rstd, Tensor weight) override;
