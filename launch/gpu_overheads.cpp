@@ -17,8 +17,9 @@ double attention_backward(const RunConfig& config, const MeshShape& mesh) {
   if (!library) return 0;
   const double key_block = model.head_width() <= 64 ? 128 : 256;
   const auto queries = static_cast<double>(config.train.micro_batch * model.seq_len);
-  const double dq = queries * static_cast<double>(model.n_heads / mesh.tp * model.head_width()) * 4;
-  const double statistics = queries * static_cast<double>(model.n_heads / mesh.tp) * 4;
+  const std::int64_t heads = model.n_heads / mesh.tp;
+  const double dq = queries * static_cast<double>(heads * model.head_width()) * 4;
+  const double statistics = queries * static_cast<double>(heads) * 4;
   const double blocks = std::ceil(static_cast<double>(model.seq_len) / key_block);
   return dq * (config.deterministic ? blocks : 1) + statistics;
 }

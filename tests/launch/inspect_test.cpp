@@ -46,11 +46,12 @@ class SafetensorsFile {
   std::size_t values_ = 0;
 };
 
+// Of one micro-batch a step, so that a step's gradients are those of a micro-batch.
+const std::string kSettings =
+    "--set train.batch_tokens=128 --set model.conv.init=normal --set train.steps=3 ";
+
 class Inspect : public TinyRun {
  protected:
-  // Of one micro-batch a step, so that a step's gradients are those of a micro-batch.
-  const std::string kSettings =
-      "--set train.batch_tokens=128 --set model.conv.init=normal --set train.steps=3 ";
   SafetensorsFile inspect(const std::string& what, const std::string& source) const {
     const auto result = run_convoy("inspect " + what + " " + source + " --output " + path("seen"));
     EXPECT_EQ(result.code, 0) << result.output;
