@@ -61,13 +61,15 @@ def arguments():
 
 
 class Convoy:
-    """Runs the program on this repository's documents, as byte tokens, in a folder."""
+    """Runs the program in a folder, on the text of this repository as byte tokens. Each line is a
+    document, so that most windows hold several."""
 
     def __init__(self, args, folder):
         self.args, self.folder = args, folder
         text = folder / "text.txt"
         pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-        text.write_text("\x1e".join("\n".join(p.read_text() for p in pages).split("\n\n")))
+        lines = "\n".join(page.read_text() for page in pages).splitlines()
+        text.write_text("\x1e".join(line for line in lines if line))
         self.tokens = folder / "text.h5"
         self.run("prepare", "--input", text, "--tokenizer", "bytes", "--separator", "0x1E",
                  "--output", self.tokens)
