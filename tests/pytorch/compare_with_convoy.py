@@ -278,6 +278,9 @@ def main():
     args = arguments()
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.enable_flash_sdp(False)  # attention by its formula, in f32 inside
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if args.device == "cpu":
         torch.set_num_threads(1)
     results = []
