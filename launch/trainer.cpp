@@ -8,8 +8,8 @@
 #include "launch/environment.h"
 #include "launch/lr_schedule.h"
 #include "launch/run_device.h"
+#include "launch/run_labels.h"
 #include "launch/stop_signal.h"
-#include "models/accounting.h"
 
 namespace convoy {
 namespace {
@@ -52,7 +52,7 @@ Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& 
       options_(options),
       backend_(backend),
       ranks_(instrument(ranks, "world", communication_, options.activity)),
-      flops_per_token_(training_flops_per_token(config.model).total()),
+      flops_per_token_(training_flops_per_token(config).total()),
       steps_(total_steps(config)),
       data_(data_options(config)),
       trace_(config.log, options.output, backend, *ranks_),
