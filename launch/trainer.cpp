@@ -9,8 +9,8 @@
 #include "launch/lr_schedule.h"
 #include "launch/run_data.h"
 #include "launch/run_device.h"
+#include "launch/run_labels.h"
 #include "launch/stop_signal.h"
-#include "models/accounting.h"
 
 namespace convoy {
 namespace {
@@ -41,7 +41,7 @@ Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& 
       options_(options),
       backend_(backend),
       ranks_(instrument(ranks, "world", communication_, options.activity)),
-      flops_per_token_(training_flops_per_token(config.model).total()),
+      flops_per_token_(training_flops_per_token(config).total()),
       steps_(total_steps(config)),
       data_(training_data_of(config)),
       trace_(config.log, options.output, backend, *ranks_),
