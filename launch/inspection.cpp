@@ -87,8 +87,9 @@ class Passes {
   std::size_t forward_bytes() const {
     NullBackend null(backend_.device());
     Arena arena = Arena::measuring(null, "measuring");
-    const BatchView view = batch_without_memory(config_.train.micro_batch, config_.model.seq_len,
-                                                one_rank(), backend_.device());
+    const BatchView view =
+        batch_without_memory(config_.train.micro_batch, config_.model.seq_len, one_rank(),
+                             backend_.device(), config_.model.seq_len);
     ParameterStore store;
     const Transformer model(store, config_.model);
     store.allocate(null, dtype_of_run(config_));
