@@ -41,8 +41,9 @@ struct HuberCost {
   }
 };
 
-// Ceres tells glog, on stderr, where a line search has no digits left to go on with: at the minimum,
-// mostly. We judge the end of a search by its gradient, and what else is wrong comes as a summary.
+// Ceres tells glog, on stderr, where a line search has no digits left to go on with: at the
+// minimum, mostly. We judge the end of a search by its gradient, and what else is wrong comes as a
+// summary.
 void silence_the_log() {
   [[maybe_unused]] static const int once = FLAGS_minloglevel = google::GLOG_FATAL;
 }

@@ -151,12 +151,11 @@ std::vector<std::string> notes_on(const Columns& columns) {
 }  // namespace
 
 std::string place_of(const RunRow& run) {
-  return run.table.empty() ? concat("line ", run.line) : concat("line ", run.line, " of ", run.table);
+  return run.table.empty() ? concat("line ", run.line)
+                           : concat("line ", run.line, " of ", run.table);
 }
 
-std::string label_of(const RunRow& run) {
-  return run.run_id.empty() ? place_of(run) : run.run_id;
-}
+std::string label_of(const RunRow& run) { return run.run_id.empty() ? place_of(run) : run.run_id; }
 
 Runs parse_runs(std::string_view text, const std::string& name, TableFormat format,
                 const ColumnChoice& chosen) {

@@ -138,8 +138,8 @@ TEST(RunTable, SeveralTablesCountAsOne) {
   EXPECT_EQ(screened.runs[0].run_id, "a");
   EXPECT_EQ(screened.runs[1].loss, 3.5);
   ASSERT_EQ(screened.exclusions.size(), 2U);
-  EXPECT_EQ(screened.exclusions[1].reason, concat("duplicate: line 3 of ", second,
-                                               " repeats the run_id of line 2 of ", first));
+  EXPECT_EQ(screened.exclusions[1].reason,
+            concat("duplicate: line 3 of ", second, " repeats the run_id of line 2 of ", first));
   const std::string bare = write("bare.csv", "N,D,loss\n1e6,2e7,4\n");
   EXPECT_THROW(read_runs({first, bare}, {}), Error);
 }
