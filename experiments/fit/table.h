@@ -59,6 +59,6 @@ Runs read_runs(const std::vector<std::string>& paths, const ColumnChoice& column
 // Throws Error where the loss, or all means to know C, are missing; where two headings claim one
 // field; where a cell is not a number or a size is not positive.
 Runs parse_runs(std::string_view text, const std::string& name, TableFormat format,
-                const ColumnChoice& columns = {});
+                const ColumnChoice& chosen = {});
 
 }  // namespace convoy
