@@ -8,7 +8,7 @@ r"""Convoy beside the same model in plain PyTorch.
 gradients   f32 (no TF32): logits, loss and the gradient of every parameter from one checkpoint and
             one batch differ by at most 1e-4 of their norm, for every kind of convolution; three
             wrong models must differ by more. On a GPU also bf16: Convoy's gradients are as near to
-            the f32 ones as PyTorch's own bf16 gradients are.
+            the f32 ones as PyTorch's own bf16 gradients are, to one bit.
 training    200 steps from the same weights on the same batches with the same AdamW, in bf16 on a
             GPU (f32 masters), else in f32: the mean loss over each 20 steps differs by no more than
             Convoy's own runs of three seeds do.
@@ -33,7 +33,7 @@ from transformer import Batch, Shape, Transformer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-4   # of the norm, in f32
-BF16_RATIO = 1.25  # Convoy's bf16 error beside PyTorch's
+BF16_RATIO = 2     # one bit: Convoy's bf16 error beside PyTorch's, whose attention is f32 inside
 WINDOW = 20        # steps whose losses are averaged
 EVERYWHERE = '["q","k","v","o","gate","up","down"]'
 
