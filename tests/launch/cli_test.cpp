@@ -63,10 +63,9 @@ TEST(CommandLine, TextToTokensToTextIsTheIdentityOnRandomBytes) {
   ASSERT_EQ(trained.code, 0) << trained.output;
   for (const std::string& tokenizer : {std::string("bytes"), base + "/t.tiktoken"}) {
     for (const char* name : {"random", "letters"}) {
-      const auto round =
-          run_shell(kConvoy + " tokenizer encode --tokenizer " + tokenizer + " --input " + base +
-                    "/" + name + " | " + kConvoy + " tokenizer decode --tokenizer " + tokenizer +
-                    " | cmp - " + base + "/" + name);
+      const auto round = run_shell(concat(
+          kConvoy, " tokenizer encode --tokenizer ", tokenizer, " --input ", base, "/", name, " | ",
+          kConvoy, " tokenizer decode --tokenizer ", tokenizer, " | cmp - ", base, "/", name));
       EXPECT_EQ(round.code, 0) << tokenizer << ' ' << name << ' ' << round.output;
     }
   }
