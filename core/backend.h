@@ -99,6 +99,32 @@ struct ConvGradients {
   Tensor dx, dgenerated, dhalo, ds, du;
 };
 
+// q, k or v on its way from a projection to attention: convolved, then normalized over each head
+// where it has a norm, then rotated where it is q or k.
+struct AttentionInput {
+  Tensor y, x;  // [rows, heads * K]
+  ConvFilters filters;
+  ConvShape conv;
+  Tensor convolved;  // [rows, heads * K], what the norm reads; absent without a norm, and so
+  Tensor rstd, norm_weight;  // [rows, heads], [K]
+  bool rotates;
+};
+
+// dy [rows, heads * K] is the gradient of y; dconvolved, where there is a norm, is like it. Both
+// are the operation's to write into. dnorm_weight [K] is added to.
+struct AttentionInputGradients {
+  Tensor dy, dconvolved, dnorm_weight;
+  ConvGradients conv;
+};
+
+// Of all of them: whole sequences (no halo), positions i32 [rows] as of rope, K channels a head.
+struct HeadsShape {
+  ConvRows rows;
+  Tensor positions;
+  std::int64_t head_width;
+  double rope_theta, norm_epsilon;
+};
+
 struct AdamWSettings {
   double beta1, beta2, epsilon, weight_decay;
 };
@@ -268,6 +294,14 @@ class Backend {
                         rows);
     conv_backward_weight(gradients.ds, gradients.du, dy, x, filters, shape, rows);
   }
+
+  // Attention's inputs from what was projected, up to three of them. A device may do all of it in
+  // one pass, where nothing but y, convolved and rstd is rounded to its dtype.
+  virtual void attention_inputs_forward(std::span<const AttentionInput> inputs,
+                                        const HeadsShape& shape);
+  virtual void attention_inputs_backward(std::span<const AttentionInputGradients> gradients,
+                                         std::span<const AttentionInput> inputs,
+                                         const HeadsShape& shape);
 
   // Optimizer. `control` is a StepControl, f64 on the device. sum f64 [1] += sum of x squared.
   virtual void add_sum_of_squares(Tensor sum, Tensor x) = 0;

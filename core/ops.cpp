@@ -390,4 +390,51 @@ void conv_backward(const Context& context, const ConvGradients& gradients, Tenso
   context.backend.conv_backward(gradients, dy, x, filters, shape, rows);
 }
 
+namespace {
+void expect_attention_input(const Context& context, const AttentionInput& in,
+                            const HeadsShape& shape) {
+  expect_device(context, {in.y, in.x, in.filters.s, in.filters.u, in.filters.generated,
+                          in.convolved, in.rstd, in.norm_weight, shape.positions});
+  CHECK(shape.rows.halo.empty() && shape.rows.part == ConvPart::all,
+        "attention's inputs are convolved over whole sequences, without a halo");
+  CHECK(shape.head_width > 0 && shape.head_width % 2 == 0 && in.x.cols() % shape.head_width == 0,
+        "heads of ", shape.head_width, " in ", in.x.describe());
+  expect_conv(in.x, in.filters, in.conv, shape.rows);
+  expect_like(in.y, in.x, "an input of attention");
+  expect_indices(shape.positions, in.x.rows(), "positions");
+  if (in.norm_weight.empty()) return;
+  CHECK(in.norm_weight.size() == shape.head_width, "the norm of heads of ", shape.head_width,
+        " has a weight ", in.norm_weight.describe());
+  expect_like(in.convolved, in.x, "what the norm of heads reads");
+  expect_shape(in.rstd, in.x.rows(), in.x.cols() / shape.head_width, "rstd of heads");
+}
+}  // namespace
+
+void attention_inputs_forward(const Context& context, std::span<const AttentionInput> inputs,
+                              const HeadsShape& shape) {
+  for (const AttentionInput& in : inputs) expect_attention_input(context, in, shape);
+  const Recorded recorded(context, "attention_inputs_forward");
+  context.backend.attention_inputs_forward(inputs, shape);
+}
+
+void attention_inputs_backward(const Context& context,
+                               std::span<const AttentionInputGradients> gradients,
+                               std::span<const AttentionInput> inputs, const HeadsShape& shape) {
+  CHECK(gradients.size() == inputs.size(), gradients.size(), " gradients of ", inputs.size(),
+        " inputs of attention");
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const AttentionInput& in = inputs[i];
+    const AttentionInputGradients& g = gradients[i];
+    expect_attention_input(context, in, shape);
+    expect_device(context, {g.dconvolved, g.dnorm_weight});
+    expect_conv_inputs(context, g.conv, g.dy, in.x, in.filters, in.conv, shape.rows);
+    expect_conv_weights(context, g.conv, g.dy, in.x, in.filters, in.conv, shape.rows);
+    if (in.norm_weight.empty()) continue;
+    expect_like(g.dconvolved, in.x, "gradient of what the norm of heads reads");
+    expect_shape(g.dnorm_weight, 1, shape.head_width, "gradient of the norm of heads");
+  }
+  const Recorded recorded(context, "attention_inputs_backward");
+  context.backend.attention_inputs_backward(gradients, inputs, shape);
+}
+
 }  // namespace convoy::ops

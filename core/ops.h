@@ -85,6 +85,11 @@ void conv_backward_weight(const Context& context, Tensor ds, Tensor du, Tensor d
                           const ConvFilters& filters, const ConvShape& shape, const ConvRows& rows);
 void conv_backward(const Context& context, const ConvGradients& gradients, Tensor dy, Tensor x,
                    const ConvFilters& filters, const ConvShape& shape, const ConvRows& rows);
+void attention_inputs_forward(const Context& context, std::span<const AttentionInput> inputs,
+                              const HeadsShape& shape);
+void attention_inputs_backward(const Context& context,
+                               std::span<const AttentionInputGradients> gradients,
+                               std::span<const AttentionInput> inputs, const HeadsShape& shape);
 
 }  // namespace ops
 }  // namespace convoy

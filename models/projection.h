@@ -33,6 +33,9 @@ namespace convoy {
 // What of a linear a tp rank has.
 enum class SplitBy : std::uint8_t { outputs, inputs };
 
+// Who runs a projection's convolutions.
+enum class Convolutions : bool { by_caller, here };
+
 struct ProjectionOutput {
   ConvSite site;
   double init_std;
@@ -53,12 +56,29 @@ class Projection {
   };
 
   // Declares `<prefix><site>.weight` and, where convolved, `<prefix><site>.conv.{A|G,U,s}`.
+  // One convolution of this rank, for a caller that runs it: y from x, and in the backward pass the
+  // gradients from that of y.
+  struct Convolution {
+    Tensor y, x;  // [rows, D_out]
+    ConvFilters filters;
+    ConvShape shape;
+    ConvGradients gradients;  // after prepare_backward
+  };
+
   Projection(ParameterStore& store, const ModelConfig& model, const Sharding& sharding,
              SplitBy split, const std::string& prefix,
              const std::vector<ProjectionOutput>& outputs);
 
   // x is [own_rows, D_in] split by outputs, [rows, D_in / tp] split by inputs.
-  void forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
+  void forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved,
+               Convolutions convolutions = Convolutions::here) const;
+  // Whether every output is convolved over rows that are all here at once, so that the caller may
+  // run the convolutions, those of convolution(0), (1), ... over the rows of whole_rows().
+  bool convolves_whole_rows() const;
+  // Whether it may do so in the backward pass too, with the gradients of the filters.
+  bool convolves_back_at_once(const Context& context) const;
+  Convolution convolution(std::size_t output, const Saved& saved) const;
+  ConvRows whole_rows(const BatchView& batch) const;
   // Whether forward_add may be called: split by inputs, but whole on this rank, one output without
   // a convolution.
   bool adds_residual() const;
@@ -74,8 +94,8 @@ class Projection {
                       Saved& saved) const;
   // The same for what is split by outputs, with the sum of dx over tp on its way: whatever does not
   // need dx runs before the wait(). Memory taken meanwhile must stay until then.
-  Work start_backward_input(const Context& context, const BatchView& batch, Tensor dx,
-                            Saved& saved) const;
+  Work start_backward_input(const Context& context, const BatchView& batch, Tensor dx, Saved& saved,
+                            Convolutions convolutions = Convolutions::here) const;
   void backward_weight(const Context& context, const BatchView& batch, Saved& saved) const;
 
  private:
@@ -105,8 +125,8 @@ class Projection {
   Tensor convolved(const Output& output, const Tensor& joined) const;  // the output's columns
   ConvFilters filters(const Output& output, const Tensor& joined) const;
   ConvGradients tap_gradients(const Output& output) const;  // of s and U
-  void forward_by_outputs(const Context& context, const BatchView& batch, Tensor x,
-                          Saved& saved) const;
+  void forward_by_outputs(const Context& context, const BatchView& batch, Tensor x, Saved& saved,
+                          Convolutions convolutions) const;
   void provide_outputs(const Context& context, const HaloExchange& exchange, Saved& saved) const;
   void convolve(const Context& context, const BatchView& batch, HaloExchange& exchange,
                 Saved& saved) const;

@@ -32,9 +32,12 @@ HaloExchange Projection::halo_exchange(const Context& context, const BatchView& 
   return {context, sharding_.row_owners(), sharding_.own_rows(length), batch.sequences, before};
 }
 
-void Projection::forward(const Context& context, const BatchView& batch, Tensor x,
-                         Saved& saved) const {
-  if (split_ == SplitBy::outputs) return forward_by_outputs(context, batch, x, saved);
+void Projection::forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved,
+                         Convolutions convolutions) const {
+  if (split_ == SplitBy::outputs) {
+    return forward_by_outputs(context, batch, x, saved, convolutions);
+  }
+  CHECK(convolutions == Convolutions::here, "outputs summed over ranks are convolved here");
   saved.input = x;
   saved.joined = context.take({batch.own_rows(), columns_});
   {
@@ -46,6 +49,34 @@ void Projection::forward(const Context& context, const BatchView& batch, Tensor 
   HaloExchange exchange = halo_exchange(context, batch);
   provide_outputs(context, exchange, saved);
   convolve(context, batch, exchange, saved);
+}
+
+bool Projection::convolves_whole_rows() const {
+  bool all = split_ == SplitBy::outputs && sharding_.cp.size() == 1 && !sharding_.splits_rows();
+  for (const Output& output : outputs_) all = all && output.convolves();
+  return all;
+}
+
+bool Projection::convolves_back_at_once(const Context& context) const {
+  return convolves_whole_rows() && context.parts == BackwardParts::together &&
+         sharding_.tp.size() == 1;
+}
+
+Projection::Convolution Projection::convolution(std::size_t i, const Saved& saved) const {
+  const Output& output = outputs_[i];
+  Convolution convolution{saved.outputs[i], convolved(output, saved.joined),
+                          filters(output, saved.joined), output.conv, tap_gradients(output)};
+  if (saved.djoined.empty()) return convolution;
+  convolution.gradients.dx = convolved(output, saved.djoined);
+  if (output.generated_columns > 0) {
+    convolution.gradients.dgenerated =
+        saved.djoined.column_range(output.generated_column, output.generated_columns);
+  }
+  return convolution;
+}
+
+ConvRows Projection::whole_rows(const BatchView& batch) const {
+  return {batch.sequences, batch.length, batch.reach, {}};
 }
 
 bool Projection::adds_residual() const {
@@ -63,7 +94,9 @@ void Projection::forward_add(const Context& context, Tensor sum, Tensor x, Tenso
 
 // Rows are projected, and convolved where no halo comes from elsewhere, as they arrive.
 void Projection::forward_by_outputs(const Context& context, const BatchView& batch, Tensor x,
-                                    Saved& saved) const {
+                                    Saved& saved, Convolutions convolutions) const {
+  CHECK(convolutions == Convolutions::here || convolves_whole_rows(),
+        "rows of convolutions are cut, or there are none");
   saved.input = shards_.whole_for(context, batch, x);
   saved.joined = context.take({batch.rows(), columns_});
   HaloExchange exchange = halo_exchange(context, batch);
@@ -80,6 +113,7 @@ void Projection::forward_by_outputs(const Context& context, const BatchView& bat
     }
     all.insert(all.end(), runs.begin(), runs.end());
   }
+  if (convolutions == Convolutions::by_caller) return;
   if (!fused) return convolve(context, batch, exchange, saved);
   for (const auto& run : all) convolve_run(context, batch, run, ConvPart::boundary, saved);
 }
@@ -171,12 +205,7 @@ void Projection::backward_convolve(const Context& context, const BatchView& batc
     for (std::size_t i = 0; i < outputs_.size(); ++i) {
       const Output& output = outputs_[i];
       if (!output.convolves()) continue;
-      ConvGradients g = tap_gradients(output);
-      g.dx = convolved(output, saved.djoined);
-      if (output.generated_columns > 0) {
-        g.dgenerated =
-            saved.djoined.column_range(output.generated_column, output.generated_columns);
-      }
+      ConvGradients g = convolution(i, saved).gradients;
       if (!dhalo.empty()) g.dhalo = dhalo.column_range(output.halo_column, output.channels);
       const Tensor x = convolved(output, saved.joined);
       const ConvRows rows = rows_of(output, batch, saved, part);
@@ -212,9 +241,10 @@ void Projection::backward_input(const Context& context, const BatchView& batch, 
 }
 
 Work Projection::start_backward_input(const Context& context, const BatchView& batch, Tensor dx,
-                                      Saved& saved) const {
+                                      Saved& saved, Convolutions convolutions) const {
   CHECK(split_ == SplitBy::outputs, "by inputs nothing is summed");
-  backward_convolve(context, batch, saved);
+  saved.taps_done = convolutions == Convolutions::by_caller;
+  if (!saved.taps_done) backward_convolve(context, batch, saved);
   saved.djoined_rows = saved.djoined;
   const Tensor share = shards_.share_for(context, batch, dx);
   ops::matmul(context, share, saved.djoined, Transpose::no, joined_weight(), Transpose::no);

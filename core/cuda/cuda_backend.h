@@ -139,6 +139,9 @@ class CudaBackend final : public Backend {
                      const ConvFilters& filters, const ConvShape& shape,
                      const ConvRows& rows) override;
 
+  void attention_inputs_forward(std::span<const AttentionInput> inputs,
+                                const HeadsShape& shape) override;
+
   void add_sum_of_squares(Tensor sum, Tensor x) override;
   void add_sums_of_squares(Tensor sum, std::span<const Tensor> tensors) override;
   void decide_update(Tensor control, Tensor sum_of_squares, Tensor loss,
