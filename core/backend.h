@@ -99,6 +99,13 @@ struct ConvGradients {
   Tensor dx, dgenerated, dhalo, ds, du;
 };
 
+// One convolution among several of one operation: y from x, [rows, D].
+struct ConvolvedInput {
+  Tensor y, x;
+  ConvFilters filters;
+  ConvShape conv;
+};
+
 // q, k or v on its way from a projection to attention: convolved, then normalized over each head
 // where it has a norm, then rotated where it is q or k.
 struct AttentionInput {
@@ -286,6 +293,12 @@ class Backend {
   virtual void conv_backward_weight(Tensor ds, Tensor du, Tensor dy, Tensor x,
                                     const ConvFilters& filters, const ConvShape& shape,
                                     const ConvRows& rows) = 0;
+  // sum = addend + what conv_forward gives; sum is not x. The gradients are those of conv_forward.
+  virtual void conv_forward_add(Tensor sum, Tensor x, Tensor addend, const ConvFilters& filters,
+                                const ConvShape& shape, const ConvRows& rows) {
+    conv_forward(sum, x, filters, shape, rows);
+    add(sum, addend, sum);
+  }
   // Both backward passes at once, which a device may do in one pass over x and dy.
   virtual void conv_backward(const ConvGradients& gradients, Tensor dy, Tensor x,
                              const ConvFilters& filters, const ConvShape& shape,
@@ -302,6 +315,14 @@ class Backend {
   virtual void attention_inputs_backward(std::span<const AttentionInputGradients> gradients,
                                          std::span<const AttentionInput> inputs,
                                          const HeadsShape& shape);
+
+  // y = silu(gate) * up of what two convolutions give; dgate and dup are the gradients of gate.y
+  // and up.y. A device may make these as it needs them and leave them unwritten: only the backward
+  // operation may read them.
+  virtual void conv_swiglu_forward(Tensor y, const ConvolvedInput& gate, const ConvolvedInput& up,
+                                   const ConvRows& rows);
+  virtual void conv_swiglu_backward(Tensor dgate, Tensor dup, Tensor dy, const ConvolvedInput& gate,
+                                    const ConvolvedInput& up, const ConvRows& rows);
 
   // Optimizer. `control` is a StepControl, f64 on the device. sum f64 [1] += sum of x squared.
   virtual void add_sum_of_squares(Tensor sum, Tensor x) = 0;

@@ -339,6 +339,19 @@ void conv_forward(const Context& context, Tensor y, Tensor x, const ConvFilters&
   context.backend.conv_forward(y, x, filters, shape, rows);
 }
 
+void conv_forward_add(const Context& context, Tensor sum, Tensor x, Tensor addend,
+                      const ConvFilters& filters, const ConvShape& shape, const ConvRows& rows) {
+  expect_device(context,
+                {sum, x, addend, filters.s, filters.u, filters.generated, rows.reach, rows.halo});
+  expect_conv(x, filters, shape, rows);
+  expect_like(sum, x, "output of the convolution");
+  expect_like(addend, x, "what is added to a convolution");
+  CHECK(addend.data() != sum.data() && rows.part == ConvPart::all,
+        "a convolution of all rows is added to what stays as it is");
+  const Recorded recorded(context, "conv_forward_add");
+  context.backend.conv_forward_add(sum, x, addend, filters, shape, rows);
+}
+
 namespace {
 void expect_conv_inputs(const Context& context, const ConvGradients& g, const Tensor& dy,
                         const Tensor& x, const ConvFilters& filters, const ConvShape& shape,
@@ -435,6 +448,40 @@ void attention_inputs_backward(const Context& context,
   }
   const Recorded recorded(context, "attention_inputs_backward");
   context.backend.attention_inputs_backward(gradients, inputs, shape);
+}
+
+namespace {
+void expect_conv_swiglu(const Context& context, const ConvolvedInput& gate,
+                        const ConvolvedInput& up, const ConvRows& rows) {
+  for (const ConvolvedInput* in : {&gate, &up}) {
+    expect_device(context, {in->y, in->x, in->filters.s, in->filters.u, in->filters.generated,
+                            rows.reach, rows.halo});
+    expect_conv(in->x, in->filters, in->conv, rows);
+    expect_like(in->y, in->x, "output of the convolution");
+  }
+  expect_like(up.x, gate.x, "up");
+}
+}  // namespace
+
+void conv_swiglu_forward(const Context& context, Tensor y, const ConvolvedInput& gate,
+                         const ConvolvedInput& up, const ConvRows& rows) {
+  expect_conv_swiglu(context, gate, up, rows);
+  expect_device(context, {y});
+  expect_like(y, gate.x, "output of swiglu");
+  const Recorded recorded(context, "conv_swiglu_forward");
+  context.backend.conv_swiglu_forward(y, gate, up, rows);
+}
+
+void conv_swiglu_backward(const Context& context, Tensor dgate, Tensor dup, Tensor dy,
+                          const ConvolvedInput& gate, const ConvolvedInput& up,
+                          const ConvRows& rows) {
+  expect_conv_swiglu(context, gate, up, rows);
+  expect_device(context, {dgate, dup, dy});
+  expect_like(dgate, gate.x, "dgate");
+  expect_like(dup, gate.x, "dup");
+  expect_like(dy, gate.x, "dy of swiglu");
+  const Recorded recorded(context, "conv_swiglu_backward");
+  context.backend.conv_swiglu_backward(dgate, dup, dy, gate, up, rows);
 }
 
 }  // namespace convoy::ops

@@ -78,6 +78,8 @@ void cross_entropy(const Context& context, Tensor losses, Tensor statistics, Ten
 
 void conv_forward(const Context& context, Tensor y, Tensor x, const ConvFilters& filters,
                   const ConvShape& shape, const ConvRows& rows);
+void conv_forward_add(const Context& context, Tensor sum, Tensor x, Tensor addend,
+                      const ConvFilters& filters, const ConvShape& shape, const ConvRows& rows);
 void conv_backward_input(const Context& context, Tensor dx, Tensor dgenerated, Tensor dhalo,
                          Tensor dy, Tensor x, const ConvFilters& filters, const ConvShape& shape,
                          const ConvRows& rows);
@@ -90,6 +92,11 @@ void attention_inputs_forward(const Context& context, std::span<const AttentionI
 void attention_inputs_backward(const Context& context,
                                std::span<const AttentionInputGradients> gradients,
                                std::span<const AttentionInput> inputs, const HeadsShape& shape);
+void conv_swiglu_forward(const Context& context, Tensor y, const ConvolvedInput& gate,
+                         const ConvolvedInput& up, const ConvRows& rows);
+void conv_swiglu_backward(const Context& context, Tensor dgate, Tensor dup, Tensor dy,
+                          const ConvolvedInput& gate, const ConvolvedInput& up,
+                          const ConvRows& rows);
 
 }  // namespace ops
 }  // namespace convoy

@@ -63,6 +63,7 @@ class OperationBench {
       convolution({kind, 4, 16, 16, true});
     }
     for (const bool normed : {false, true}) attention_inputs(normed);
+    convolutions_with_neighbours();
     matmul();
     for (const std::int64_t width : {32, 64, 128}) attention(width);
     elementwise();
@@ -205,6 +206,36 @@ class OperationBench {
       ops::attention_inputs_forward(context_, inputs, heads);
       ops::attention_inputs_backward(context_, back, inputs, heads);
     });
+  }
+
+  // Low-rank convolutions of what SwiGLU reads, and of what a residual is added to.
+  void convolutions_with_neighbours() {
+    const ArenaScope scope(arena_);
+    const ConvShape conv{FilterKind::lowrank, 4, 16, 0, true};
+    const auto input = [&] {
+      return ConvolvedInput{
+          context_.take({rows_, channels_}),
+          random({rows_, channels_}),
+          {random({conv.width, channels_}), random({conv.filter_rank, conv.width, channels_}),
+           random({rows_, conv.filter_rank})},
+          conv};
+    };
+    const ConvolvedInput gate = input(), up = input();
+    const Tensor y = context_.take({rows_, channels_}), dy = random({rows_, channels_});
+    const Tensor dgate = context_.take({rows_, channels_}), dup = context_.take({rows_, channels_});
+    const std::int64_t length = setup_.length;
+    const ConvRows rows{
+        setup_.sequences,
+        length,
+        indices([&](std::int64_t i) { return std::min<std::int64_t>(i % length, 7); }),
+        {}};
+    const double bytes = element() * static_cast<double>(rows_ * channels_);
+    add("conv lowrank R16 of gate and up, swiglu forward", 3 * bytes, 0,
+        [&] { ops::conv_swiglu_forward(context_, y, gate, up, rows); });
+    add("conv lowrank R16 of gate and up, swiglu backward", 5 * bytes, 0,
+        [&] { ops::conv_swiglu_backward(context_, dgate, dup, dy, gate, up, rows); });
+    add("conv lowrank R16 with the residual forward", 3 * bytes, 0,
+        [&] { ops::conv_forward_add(context_, y, gate.x, dy, gate.filters, gate.conv, rows); });
   }
 
   void matmul() {

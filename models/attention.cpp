@@ -80,8 +80,8 @@ std::array<AttentionInput, 3> Attention::inputs(Saved& saved) const {
   const std::optional<RmsNorm>* norms[] = {&q_norm_, &k_norm_, nullptr};
   RmsNorm::Saved* saved_norms[] = {&saved.q_norm, &saved.k_norm, nullptr};
   for (std::size_t i = 0; i < all.size(); ++i) {
-    const Projection::Convolution convolution = qkv_.convolution(i, saved.qkv);
-    all[i] = {outputs[i], convolution.x, convolution.filters, convolution.shape, {}, {}, {}, i < 2};
+    const ConvolvedInput convolution = qkv_.convolution(i, saved.qkv);
+    all[i] = {outputs[i], convolution.x, convolution.filters, convolution.conv, {}, {}, {}, i < 2};
     if (i == 2 || !*norms[i]) continue;
     all[i].convolved = convolution.y;
     all[i].rstd = saved_norms[i]->rstd;
@@ -109,7 +109,7 @@ void Attention::convolve_and_rotate_back(const Context& context, const BatchView
   const std::array<AttentionInput, 3> all = inputs(saved);
   std::array<AttentionInputGradients, 3> back;
   for (std::size_t i = 0; i < all.size(); ++i) {
-    back[i] = {gradients[i], {}, {}, qkv_.convolution(i, saved.qkv).gradients};
+    back[i] = {gradients[i], {}, {}, qkv_.gradients(i, saved.qkv)};
     if (!all[i].norm_weight.empty()) back[i].dconvolved = saved.qkv.doutputs[i];
   }
   if (q_norm_) {
@@ -144,7 +144,7 @@ Tensor Attention::forward(const Context& context, const BatchView& batch, Tensor
 void Attention::forward_add(const Context& context, const BatchView& batch, Tensor sum, Tensor x,
                             Tensor residual, Saved& saved) const {
   attend(context, batch, x, saved);
-  o_.forward_add(context, sum, saved.out, residual, saved.o);
+  o_.forward_add(context, batch, sum, saved.out, residual, saved.o);
 }
 
 void Attention::backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,

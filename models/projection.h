@@ -56,15 +56,6 @@ class Projection {
   };
 
   // Declares `<prefix><site>.weight` and, where convolved, `<prefix><site>.conv.{A|G,U,s}`.
-  // One convolution of this rank, for a caller that runs it: y from x, and in the backward pass the
-  // gradients from that of y.
-  struct Convolution {
-    Tensor y, x;  // [rows, D_out]
-    ConvFilters filters;
-    ConvShape shape;
-    ConvGradients gradients;  // after prepare_backward
-  };
-
   Projection(ParameterStore& store, const ModelConfig& model, const Sharding& sharding,
              SplitBy split, const std::string& prefix,
              const std::vector<ProjectionOutput>& outputs);
@@ -77,14 +68,14 @@ class Projection {
   bool convolves_whole_rows() const;
   // Whether it may do so in the backward pass too, with the gradients of the filters.
   bool convolves_back_at_once(const Context& context) const;
-  Convolution convolution(std::size_t output, const Saved& saved) const;
+  ConvolvedInput convolution(std::size_t output, const Saved& saved) const;
+  ConvGradients gradients(std::size_t output, const Saved& saved) const;  // after prepare_backward
   ConvRows whole_rows(const BatchView& batch) const;
-  // Whether forward_add may be called: split by inputs, but whole on this rank, one output without
-  // a convolution.
+  // Whether forward_add may be called: split by inputs, but whole on this rank, and one output.
   bool adds_residual() const;
-  // sum = residual + the output, as the matmul leaves it; there is no other output.
-  void forward_add(const Context& context, Tensor sum, Tensor x, Tensor residual,
-                   Saved& saved) const;
+  // sum = residual + the output; there is no other output.
+  void forward_add(const Context& context, const BatchView& batch, Tensor sum, Tensor x,
+                   Tensor residual, Saved& saved) const;
   // Provides saved.doutputs, to be filled before backward_input.
   void prepare_backward(const Context& context, Saved& saved) const;
   // The same for a projection with one output whose gradient is there: dy is not copied, and must

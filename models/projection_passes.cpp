@@ -62,17 +62,21 @@ bool Projection::convolves_back_at_once(const Context& context) const {
          sharding_.tp.size() == 1;
 }
 
-Projection::Convolution Projection::convolution(std::size_t i, const Saved& saved) const {
+ConvolvedInput Projection::convolution(std::size_t i, const Saved& saved) const {
   const Output& output = outputs_[i];
-  Convolution convolution{saved.outputs[i], convolved(output, saved.joined),
-                          filters(output, saved.joined), output.conv, tap_gradients(output)};
-  if (saved.djoined.empty()) return convolution;
-  convolution.gradients.dx = convolved(output, saved.djoined);
+  return {saved.outputs[i], convolved(output, saved.joined), filters(output, saved.joined),
+          output.conv};
+}
+
+ConvGradients Projection::gradients(std::size_t i, const Saved& saved) const {
+  const Output& output = outputs_[i];
+  ConvGradients gradients = tap_gradients(output);
+  gradients.dx = convolved(output, saved.djoined);
   if (output.generated_columns > 0) {
-    convolution.gradients.dgenerated =
+    gradients.dgenerated =
         saved.djoined.column_range(output.generated_column, output.generated_columns);
   }
-  return convolution;
+  return gradients;
 }
 
 ConvRows Projection::whole_rows(const BatchView& batch) const {
@@ -81,15 +85,23 @@ ConvRows Projection::whole_rows(const BatchView& batch) const {
 
 bool Projection::adds_residual() const {
   return split_ == SplitBy::inputs && sharding_.tp.size() == 1 && outputs_.size() == 1 &&
-         !outputs_.front().convolves();
+         (sharding_.cp.size() == 1 || !outputs_.front().convolves());
 }
 
-void Projection::forward_add(const Context& context, Tensor sum, Tensor x, Tensor residual,
-                             Saved& saved) const {
-  CHECK(adds_residual(), "a residual is added to a projection that is shared or convolved");
+// By the matmul or, where there is one, by the convolution.
+void Projection::forward_add(const Context& context, const BatchView& batch, Tensor sum, Tensor x,
+                             Tensor residual, Saved& saved) const {
+  CHECK(adds_residual(), "a residual is added to a projection that is shared or cut");
+  const Output& output = outputs_.front();
   saved.input = x;
-  saved.joined = sum;
-  ops::matmul_add(context, sum, x, Transpose::no, joined_weight(), Transpose::yes, residual);
+  saved.joined = output.convolves() ? context.take({batch.own_rows(), columns_}) : sum;
+  if (!output.convolves()) {
+    return ops::matmul_add(context, sum, x, Transpose::no, joined_weight(), Transpose::yes,
+                           residual);
+  }
+  ops::matmul(context, saved.joined, x, Transpose::no, joined_weight(), Transpose::yes);
+  ops::conv_forward_add(context, sum, convolved(output, saved.joined), residual,
+                        filters(output, saved.joined), output.conv, whole_rows(batch));
 }
 
 // Rows are projected, and convolved where no halo comes from elsewhere, as they arrive.
@@ -205,7 +217,7 @@ void Projection::backward_convolve(const Context& context, const BatchView& batc
     for (std::size_t i = 0; i < outputs_.size(); ++i) {
       const Output& output = outputs_[i];
       if (!output.convolves()) continue;
-      ConvGradients g = convolution(i, saved).gradients;
+      ConvGradients g = gradients(i, saved);
       if (!dhalo.empty()) g.dhalo = dhalo.column_range(output.halo_column, output.channels);
       const Tensor x = convolved(output, saved.joined);
       const ConvRows rows = rows_of(output, batch, saved, part);

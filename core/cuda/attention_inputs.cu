@@ -179,17 +179,12 @@ __global__ void __launch_bounds__(kQuadThreads, 2)
     loader.next();
     const int slot = (kLead + tile * kTokens) % kRing;
     const std::int64_t tile_first = first + tile * kTokens;
-    const LaneRows rows(slot);
     float sum[4][8];
-    if (all_reach(shared, slot, input.conv.width)) {
-      convolve_quads<false>(sum, filters, shared, rows, lane, input.conv.residual);
-    } else {
-      convolve_quads<true>(sum, filters, shared, rows, lane, input.conv.residual);
-    }
+    convolve_tile<true>(sum, filters, shared, slot, lane, input.conv);
     if (input.norm != nullptr) {
       normalize(sum, shared, call, input, lane, channels.first, tile_first, end);
     }
-    if (input.rotates) rotate(sum, shared, rows, lane, order.half);
+    if (input.rotates) rotate(sum, shared, LaneRows(slot), lane, order.half);
     Pair packed[4][4];
     pack_quads(packed, sum);
     if (stores) store_quads(y, packed, lane, tile_first, end);
@@ -199,25 +194,14 @@ __global__ void __launch_bounds__(kQuadThreads, 2)
 
 bool takes(const AttentionInput& in, const HeadsShape& shape) {
   const std::int64_t width = shape.head_width;
-  return in.conv.kind == FilterKind::lowrank && in.x.dtype() == DType::bf16 && width % 32 == 0 &&
-         width <= kQuadChannels && in.x.rows() <= INT32_MAX - kRing && in.conv.width <= kTaps &&
-         in.conv.filter_rank <= kRanks && in.conv.filter_rank % 8 == 0 &&
-         in.filters.s.contiguous() && in.filters.u.contiguous() &&
-         packable(16, {in.x, in.y, in.filters.generated, in.filters.s, in.filters.u}) &&
+  return quads_take(in.filters, in.conv, shape.rows, in.x) && width % 32 == 0 &&
+         width <= kQuadChannels && packable(16, {in.y}) &&
          (in.norm_weight.empty() || packable(16, {in.convolved}));
 }
 
 Input describe(const AttentionInput& in, int first_block) {
-  const QuadConv conv{read_rows<bf16>(in.x),
-                      read_rows<bf16>(in.filters.generated),
-                      data_of<bf16>(in.filters.s),
-                      data_of<bf16>(in.filters.u),
-                      static_cast<int>(in.x.cols()),
-                      static_cast<int>(in.conv.filter_rank),
-                      in.conv.width,
-                      in.conv.residual ? 1.0f : 0.0f};
   const bool normed = !in.norm_weight.empty();
-  return {conv,
+  return {describe_quads(in.filters, in.conv, in.x),
           rows_of<bf16>(in.y),
           rows_of<bf16>(in.convolved),
           rows_of<float>(in.rstd),
@@ -248,8 +232,7 @@ void CudaBackend::attention_inputs_forward(std::span<const AttentionInput> input
   call.reach = shape.rows.reach.data<std::int32_t>();
   call.positions = shape.positions.data<std::int32_t>();
   call.rows = inputs[0].x.rows();
-  const std::int64_t chunks = quad_chunks(call.rows, blocks);
-  call.chunk_rows = ceil_div<std::int64_t>(ceil_div(call.rows, chunks), kTokens) * kTokens;
+  call.chunk_rows = quad_chunk_rows(call.rows, blocks);
   const dim3 grid(static_cast<unsigned>(blocks),
                   static_cast<unsigned>(ceil_div(call.rows, call.chunk_rows)));
   launch_overlapped(forward_kernel, grid, kQuadThreads, InputsShared::kAllBytes, stream_, call);

@@ -17,12 +17,16 @@
 #include "core/cuda/conv.h"
 #include "core/cuda/elements.cuh"
 #include "core/cuda/launch.cuh"
-#include "core/cuda/lowrank_tiles.cuh"
+#include "core/cuda/mma.cuh"
 #include "core/cuda/partial_sums.cuh"
 
 namespace convoy::cuda {
 namespace {
 
+constexpr int kTokens = 32;  // of a tile
+constexpr int kRanks = 16, kTaps = 4;
+constexpr int kRing = 4 * kTokens;  // rows
+constexpr int kLead = 4;            // rows of the ring before a chunk's first row
 constexpr int kForwardWarps = 4, kBackwardWarps = 8;
 constexpr int kSumPitch = 5 * 4 * kRanks;  // bytes of 4 tokens of one warp's dz, gap included
 
@@ -49,6 +53,8 @@ struct LowrankCall {
   int channels, rank, width;
   float residual;  // 1 or 0
 };
+
+__device__ inline int rank_at(int k) { return k % 8 / 2 * 4 + k % 2 + k / 8 * 2; }
 
 // What lies where in shared memory.
 template <int Warps>
@@ -197,6 +203,22 @@ class RowLoader {
   const bf16* base_ = nullptr;
 };
 
+// A lane's place in the tile that begins at `slot` of the ring: its 4 tokens, the 4 before, after.
+struct LaneRows {
+  int before, own, after;  // slots, of the first of 4
+
+  __device__ explicit LaneRows(int slot) {
+    const int g = threadIdx.x % 32 / 4;
+    own = (slot + 4 * g) % kRing;
+    before = (own + kRing - 4) % kRing;
+    after = (own + 4) % kRing;
+  }
+  // Slot of the token i (-4 to 7) of the lane.
+  __device__ int at(int i) const {
+    return i < 0 ? before + 4 + i : (i < 4 ? own + i : after + i - 4);
+  }
+};
+
 // Rows -3 to 3 (or 0 to 6, from `First` on) of the lane's 8 channels.
 template <int Warps, int First>
 __device__ inline void load_lane(Pair (&v)[7][4], std::uint32_t rows, const LaneRows& lane) {
@@ -205,6 +227,72 @@ __device__ inline void load_lane(Pair (&v)[7][4], std::uint32_t rows, const Lane
   for (int i = 0; i < 7; ++i) {
     const uint4 loaded = load_shared16(rows + lane.at(First + i) * Block<Warps>::kPitch + column);
     v[i][0] = loaded.x, v[i][1] = loaded.y, v[i][2] = loaded.z, v[i][3] = loaded.w;
+  }
+}
+
+// Whether no tap of the tile's tokens (and of the 3 after it) meets a document's start.
+template <int Warps>
+__device__ inline bool all_reach(const Shared<Warps>& shared, int slot, int width) {
+  const int lane = threadIdx.x % 32;
+  bool whole = load_shared4(shared.reach + (slot + lane) % kRing * 4) >= width - 1;
+  if (lane < kTaps - 1) {
+    whole = whole && load_shared4(shared.reach + (slot + kTokens + lane) % kRing * 4) >= width - 1;
+  }
+  return __all_sync(~0u, whole);
+}
+
+// The filters of one tile of 8 columns as the matrix units take them: u of each tap as a right
+// operand of depth 16, s of each tap as an accumulator whose rows are all s.
+struct ColumnFilters {
+  Pair u[kTaps][2];
+  float s[kTaps][4];
+
+  template <int Warps>
+  __device__ void load(const Shared<Warps>& shared, int j) {
+    const int lane = threadIdx.x % 32;
+    const std::uint32_t column = threadIdx.x / 32 * 64 + j * 16;
+#pragma unroll
+    for (int w = 0; w < kTaps; w += 2) {
+      Pair two[4];
+      const int row = (w + lane / 16) * kRanks + lane / 8 % 2 * 8 + lane % 8;
+      load_matrices_transposed(two, shared.u + row * shared.kPitch + column);
+      u[w][0] = two[0], u[w][1] = two[1];
+      u[w + 1][0] = two[2], u[w + 1][1] = two[3];
+    }
+#pragma unroll
+    for (int w = 0; w < kTaps; ++w) {
+      const uint4 loaded = load_shared16(shared.s_pair(w, threadIdx.x / 32, j, lane % 4));
+      s[w][0] = __uint_as_float(loaded.x), s[w][1] = __uint_as_float(loaded.y);
+      s[w][2] = __uint_as_float(loaded.z), s[w][3] = __uint_as_float(loaded.w);
+    }
+  }
+};
+
+// z of two neighbouring tokens (first, first + 1) of each lane, as a left operand.
+using ZPair = Pair[4];
+
+template <int Warps>
+__device__ inline void load_z(ZPair& z, const Shared<Warps>& shared, const LaneRows& lane,
+                              int first) {
+  // One by one, so that each lands in its place of the operand.
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const std::uint32_t ranks = shared.z_row(lane.at(first + i)) + threadIdx.x % 4 * 8;
+    z[i] = static_cast<Pair>(load_shared4(ranks));
+    z[i + 2] = static_cast<Pair>(load_shared4(ranks + 4));
+  }
+}
+
+// sum[i][.] of the lane's 4 tokens starts from the residual: in[i + offset], times 1 or 0.
+__device__ inline void start_sum(float (&sum)[4][8], const Pair (&in)[7][4], int offset,
+                                 float residual) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+      sum[i][2 * q] = residual * low_of(in[i + offset][q]);
+      sum[i][2 * q + 1] = residual * high_of(in[i + offset][q]);
+    }
   }
 }
 
@@ -222,6 +310,38 @@ __device__ inline void store_sum(Rows<bf16> to, const float (&sum)[4][8], std::i
                           pack_pair(sum[i][4], sum[i][5]), pack_pair(sum[i][6], sum[i][7])};
     __stcs(reinterpret_cast<uint4*>(to.row(t) + channel), packed);
   }
+}
+
+// Adds filter times input for one tile of columns. f[w][m] are the filters of tap w; the taps of
+// token i read in[i + 3 - w] (Down: in[i + w], whose filters they are). Each input is widened once.
+// Masked: tap w of token i counts where bit i of seen[w] is set.
+template <bool Masked, bool Down>
+__device__ inline void apply_filters(float (&sum)[4][8], const float (&f)[kTaps][2][4],
+                                     const Pair (&in)[7][4], int j, const unsigned (&seen)[kTaps]) {
+#pragma unroll
+  for (int row = 0; row < 7; ++row) {
+    const float low = low_of(in[row][j]), high = high_of(in[row][j]);
+#pragma unroll
+    for (int w = 0; w < kTaps; ++w) {
+      const int i = Down ? row - w : row - 3 + w;
+      if (i < 0 || i > 3) continue;
+      if (Masked && (seen[w] >> i & 1u) == 0) continue;
+      sum[i][2 * j] += f[w][i / 2][i % 2 * 2] * low;
+      sum[i][2 * j + 1] += f[w][i / 2][i % 2 * 2 + 1] * high;
+    }
+  }
+}
+
+// Bit i: whether token first + i of the lane reaches w rows back.
+template <int Warps>
+__device__ inline unsigned reaching(const Shared<Warps>& shared, const LaneRows& lane, int first,
+                                    int w) {
+  unsigned seen = 0;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (load_shared4(shared.reach + lane.at(first + i) * 4) >= w) seen |= 1u << i;
+  }
+  return seen;
 }
 
 template <bool Masked, int Warps>

@@ -5,6 +5,7 @@
 // convolution or, half of them each, to two.
 #pragma once
 
+#include "core/backend.h"
 #include "core/cuda/elements.cuh"
 #include "core/cuda/lowrank_tiles.cuh"
 
@@ -216,8 +217,8 @@ struct QuadLane {
   }
 };
 
-// Rows -3 to 3 of the lane's quads.
-template <int Convs>
+// Rows -3 to 3 of the lane's quads. Apart: they are not neighbours.
+template <bool Apart, int Convs>
 __device__ inline void load_quads(Pair (&v)[7][4], const QuadShared<Convs>& shared,
                                   const LaneRows& rows, const QuadLane& lane) {
   using Shared = QuadShared<Convs>;
@@ -225,6 +226,11 @@ __device__ inline void load_quads(Pair (&v)[7][4], const QuadShared<Convs>& shar
   for (int i = 0; i < 7; ++i) {
     const int four = i < 3 ? rows.before : rows.own;  // rows that exchange halves alike
     const std::uint32_t row = shared.x + (i < 3 ? four + 1 + i : four + i - 3) * Shared::kPitch;
+    if (!Apart) {
+      const uint4 both = load_shared16(row + (lane.lower * 2 ^ Shared::exchange(four)));
+      v[i][0] = both.x, v[i][1] = both.y, v[i][2] = both.z, v[i][3] = both.w;
+      continue;
+    }
     const uint2 low = load_shared8(row + (lane.lower * 2 ^ Shared::exchange(four)));
     const uint2 high = load_shared8(row + (lane.upper * 2 ^ Shared::exchange(four)));
     v[i][0] = low.x, v[i][1] = low.y, v[i][2] = high.x, v[i][3] = high.y;
@@ -232,18 +238,18 @@ __device__ inline void load_quads(Pair (&v)[7][4], const QuadShared<Convs>& shar
 }
 
 // sum[i][e]: token i of the lane, channel e of its lower quad below 4, of its upper one from 4 on.
-template <bool Masked, int Convs>
+template <bool Masked, bool Apart, int Convs>
 __device__ inline void convolve_quads(float (&sum)[4][8], const ColumnFilters (&filters)[4],
                                       const QuadShared<Convs>& shared, const LaneRows& rows,
                                       const QuadLane& lane, float residual) {
   Pair x[7][4];
   ZPair z[2];
   unsigned seen[kTaps];
-  load_quads(x, shared, rows, lane);
+  load_quads<Apart>(x, shared, rows, lane);
   for (int m = 0; m < 2; ++m) load_z(z[m], shared, rows, 2 * m);
 #pragma unroll
-  for (int w = 0; w < kTaps; ++w) seen[w] = Masked ? reaching(shared, rows, 0, w) : 0;
-  start_sum(sum, x, 3, residual);
+  for (int w = 0; w < kTaps; ++w) seen[w] = Masked ? reaching(shared, rows, w) : 0;
+  start_sum(sum, x, residual);
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     float f[kTaps][2][4];
@@ -254,7 +260,19 @@ __device__ inline void convolve_quads(float (&sum)[4][8], const ColumnFilters (&
         multiply_add_to(f[w][m], z[m], filters[j].u[w][0], filters[j].u[w][1], filters[j].s[w]);
       }
     }
-    apply_filters<Masked, false>(sum, f, x, j, seen);
+    apply_filters<Masked>(sum, f, x, j, seen);
+  }
+}
+
+template <bool Apart, int Convs>
+__device__ inline void convolve_tile(float (&sum)[4][8], const ColumnFilters (&filters)[4],
+                                     const QuadShared<Convs>& shared, int slot,
+                                     const QuadLane& lane, const QuadConv& conv) {
+  const LaneRows rows(slot);
+  if (all_reach(shared, slot, conv.width)) {
+    convolve_quads<false, Apart>(sum, filters, shared, rows, lane, conv.residual);
+  } else {
+    convolve_quads<true, Apart>(sum, filters, shared, rows, lane, conv.residual);
   }
 }
 
@@ -277,14 +295,35 @@ __device__ inline void pack_quads(Pair (&packed)[4][4], const float (&sum)[4][8]
   }
 }
 
-// How many runs of rows `wide` blocks side by side are cut into: so that about two blocks an SM of
+// How many rows `wide` blocks side by side walk down: so that about two blocks an SM of
 // the largest card are busy to the end, by the shape alone. One wave where two are not better.
-inline std::int64_t quad_chunks(std::int64_t rows, std::int64_t wide) {
+inline std::int64_t quad_chunk_rows(std::int64_t rows, std::int64_t wide) {
   constexpr std::int64_t kSlots = 264;
   const std::int64_t one = std::max<std::int64_t>(1, kSlots / wide);
   const std::int64_t two = std::max<std::int64_t>(1, 2 * kSlots / wide);
   const bool better = 10 * two * wide > 21 * one * wide;  // of the slots of two waves, by 5 %
-  return std::min(better ? two : one, ceil_div<std::int64_t>(rows, kTokens));
+  return ceil_div<std::int64_t>(ceil_div(rows, better ? two : one), kTokens) * kTokens;
+}
+
+// Whether these kernels take a convolution of rows without a halo.
+inline bool quads_take(const ConvFilters& filters, const ConvShape& shape, const ConvRows& rows,
+                       const Tensor& x) {
+  return shape.kind == FilterKind::lowrank && x.dtype() == DType::bf16 && rows.halo.empty() &&
+         rows.part == ConvPart::all && x.rows() <= INT32_MAX - kRing && shape.width <= kTaps &&
+         shape.filter_rank <= kRanks && shape.filter_rank % 8 == 0 && filters.s.contiguous() &&
+         filters.u.contiguous() && packable(16, {x, filters.generated, filters.s, filters.u});
+}
+
+inline QuadConv describe_quads(const ConvFilters& filters, const ConvShape& shape,
+                               const Tensor& x) {
+  return {read_rows<bf16>(x),
+          read_rows<bf16>(filters.generated),
+          data_of<bf16>(filters.s),
+          data_of<bf16>(filters.u),
+          static_cast<int>(x.cols()),
+          static_cast<int>(shape.filter_rank),
+          shape.width,
+          shape.residual ? 1.0f : 0.0f};
 }
 
 }  // namespace convoy::cuda

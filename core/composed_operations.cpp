@@ -1,4 +1,4 @@
-// Attention's inputs one operation after the other: what a device does that has no pass for all.
+// Operations that hold several, one after the other: what a device does that has no pass for all.
 #include "core/backend.h"
 
 namespace convoy {
@@ -31,6 +31,18 @@ void Backend::attention_inputs_backward(std::span<const AttentionInputGradients>
     }
     conv_backward(g.conv, normed ? g.dconvolved : g.dy, in.x, in.filters, in.conv, shape.rows);
   }
+}
+
+void Backend::conv_swiglu_forward(Tensor y, const ConvolvedInput& gate, const ConvolvedInput& up,
+                                  const ConvRows& rows) {
+  conv_forward(gate.y, gate.x, gate.filters, gate.conv, rows);
+  conv_forward(up.y, up.x, up.filters, up.conv, rows);
+  swiglu_forward(y, gate.y, up.y);
+}
+
+void Backend::conv_swiglu_backward(Tensor dgate, Tensor dup, Tensor dy, const ConvolvedInput& gate,
+                                   const ConvolvedInput& up, const ConvRows& /*rows*/) {
+  swiglu_backward(dgate, dup, dy, gate.y, up.y);
 }
 
 }  // namespace convoy
