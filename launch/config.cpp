@@ -262,7 +262,7 @@ void assign(toml::table& root, const std::string& key, const toml::node& value) 
     rest = rest.substr(dot + 1);
     if (!table->contains(name)) table->insert(name, toml::table{});
     table = table->get(name)->as_table();
-    if (table == nullptr) throw Error("--set " + key + ": " + name + " is not a table");
+    if (table == nullptr) throw Error(concat("--set ", key, ": ", name, " is not a table"));
   }
   value.visit([&](const auto& node) { table->insert_or_assign(rest, node); });
 }

@@ -42,7 +42,7 @@ class Optimizer {
   Tensor moment1(std::size_t part) const { return moment(moment1_.view(), part); }
   Tensor moment2(std::size_t part) const { return moment(moment2_.view(), part); }
   // Sets a part and its moments, [count] each, from host memory in the dtypes they are kept in.
-  void set(std::size_t part, const Tensor& value, const Tensor& moment1, const Tensor& moment2);
+  void set(std::size_t part, const Tensor& value, const Tensor& first, const Tensor& second);
   Control control() const;  // a copy on the host
   void set_control(const Control& control);
 

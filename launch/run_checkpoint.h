@@ -33,7 +33,7 @@ TrainingState load_run_checkpoint(const std::filesystem::path& path, const RunCo
 // Refuses to branch from a checkpoint of a run whose past differs from that of this configuration:
 // up to the checkpoint's step, every setting but the length of the run, where its files go and how
 // it is launched must agree, and so must the learning rate of every step.
-void require_same_past(const std::filesystem::path& checkpoint, const RunConfig& config);
+void require_same_past(const std::filesystem::path& path, const RunConfig& config);
 
 // For verbs that only use a trained model.
 RunConfig config_of_checkpoint(const Checkpoint& checkpoint);

@@ -156,29 +156,29 @@ void Projection::convolve(const Context& context, const BatchView& batch, HaloEx
   }
 }
 
-// The interior of a run reads rows of the run alone. Its boundary, the first W - 1 rows, also reads
-// those before it in the segment, which are a halo that is there already, or, near the segment's
-// start, a few rows more to compute.
+// The interior of a run reads rows of the run alone: the first W - 1 of them are the halo of the
+// rest. Its boundary, those W - 1 rows, also reads rows before the run, which have come by then: as
+// a halo, or, near the segment's start, as a few rows more to compute.
 void Projection::convolve_run(const Context& context, const BatchView& batch,
                               const RowGather::Run& run, ConvPart part, Saved& saved) const {
-  const std::int64_t before = std::min<std::int64_t>(width_ - 1, run.begin - run.segment_begin);
-  const bool boundary = part == ConvPart::boundary;
-  if (boundary && before == 0) return;  // at the start of a segment all rows are interior
+  const std::int64_t taps_before = width_ - 1, head = std::min(taps_before, run.count);
+  const std::int64_t before = std::min(taps_before, run.begin - run.segment_begin);
   RowGather::Run rows = run;
-  if (before < width_ - 1 && boundary) {
-    rows.begin -= before;
-    rows.count = before + std::min<std::int64_t>(width_ - 1, run.count);
-  } else if (boundary) {
-    rows.count = std::min<std::int64_t>(width_ - 1, run.count);
+  if (part == ConvPart::boundary) {
+    if (before == 0) return;  // at the start of a segment all rows are interior
+    rows.count = head;
+    if (before < taps_before) rows.begin -= before, rows.count += before;
+  } else if (before > 0) {
+    rows.begin += head, rows.count -= head;
+    if (rows.count == 0) return;
   }
-  const bool has_halo = before == width_ - 1 && before > 0;
-  const ConvPart of_rows = before == 0 || boundary ? ConvPart::all : ConvPart::interior;
+  const bool has_halo = taps_before > 0 && rows.begin - taps_before >= run.segment_begin;
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
     const Output& output = outputs_[i];
     if (!output.convolves()) continue;
     const Tensor x = convolved(output, saved.joined);
-    ConvRows view{1, rows.count, flat_rows(batch.reach, rows.begin, rows.count), {}, of_rows};
-    if (has_halo) view.halo = x.row_range(rows.begin - before, before);
+    ConvRows view{1, rows.count, flat_rows(batch.reach, rows.begin, rows.count), {}};
+    if (has_halo) view.halo = x.row_range(rows.begin - taps_before, taps_before);
     ops::conv_forward(context, rows.of(saved.outputs[i]), rows.of(x),
                       filters(output, rows.of(saved.joined)), output.conv, view);
   }

@@ -9,19 +9,21 @@ namespace convoy {
 namespace cuda {
 namespace {
 
-constexpr int kWarps = 8;  // of a block
+constexpr unsigned kWarps = 8;  // of a block
 
+// Groups are numbered in 32 bits: a division of 64 is as much work as the norm of a narrow row.
 struct Groups {
-  std::int64_t count, width;
-  int per_row;
+  std::uint32_t count, per_row;
+  std::int64_t width;
 
-  __device__ std::int64_t row(std::int64_t group) const { return group / per_row; }
-  __device__ std::int64_t column(std::int64_t group) const { return group % per_row * width; }
+  __device__ std::int64_t row(std::uint32_t group) const { return group / per_row; }
+  __device__ std::int64_t of_row(std::uint32_t group) const { return group % per_row; }
+  __device__ std::int64_t column(std::uint32_t group) const { return of_row(group) * width; }
 };
 
 // The group of the calling warp, or none.
-__device__ inline std::int64_t group_of_warp() {
-  return blockIdx.x * std::int64_t{kWarps} + threadIdx.x / kWarp;
+__device__ inline std::uint32_t group_of_warp() {
+  return blockIdx.x * kWarps + threadIdx.x / kWarp;
 }
 
 // How many packs of a group a lane may hold in registers; wider groups are read again.
@@ -49,7 +51,7 @@ __global__ void norm_forward_kernel(Rows<T> y, Rows<Wide<T>> rstd, Rows<const T>
                                     Rows<const T> b, const T* weight, Groups groups,
                                     Wide<T> epsilon) {
   using W = Wide<T>;
-  const std::int64_t group = group_of_warp();
+  const std::uint32_t group = group_of_warp();
   if (group >= groups.count) return;
   const std::int64_t row = groups.row(group), column = groups.column(group);
   const int lane = threadIdx.x % kWarp;
@@ -69,12 +71,13 @@ __global__ void norm_forward_kernel(Rows<T> y, Rows<Wide<T>> rstd, Rows<const T>
     for (int e = 0; e < V; ++e) squares += widen(pack.element[e]) * widen(pack.element[e]);
   };
 
-  Pack<T, V> held[Held], other[Held];
+  Pack<T, V> held[Held], other[Held], weights[Held];
 #pragma unroll
   for (int k = 0; k < Held; ++k) {
-    const std::int64_t j = column + (inside(k) ? place(k) : 0);
-    held[k] = load_pack<V>(x.row(row) + j);
-    if (Adds) other[k] = load_pack<V>(b.row(row) + j);
+    const std::int64_t j = inside(k) ? place(k) : 0;
+    held[k] = load_pack<V>(x.row(row) + column + j);
+    if (Adds) other[k] = load_pack<V>(b.row(row) + column + j);
+    weights[k] = load_pack<V>(weight + j);
   }
 #pragma unroll
   for (int k = 0; k < Held; ++k) {
@@ -91,10 +94,9 @@ __global__ void norm_forward_kernel(Rows<T> y, Rows<Wide<T>> rstd, Rows<const T>
     add_squares(pack);
   }
   const W r = W(1) / sqrt(warp_sum(squares) / static_cast<W>(groups.width) + epsilon);
-  if (lane == 0) rstd.row(row)[group % groups.per_row] = r;
+  if (lane == 0) rstd.row(row)[groups.of_row(group)] = r;
 
-  const auto store_normed = [&](std::int64_t j, const Pack<T, V>& pack) {
-    const auto w = load_pack<V>(weight + j);
+  const auto store_normed = [&](std::int64_t j, const Pack<T, V>& pack, const Pack<T, V>& w) {
     Pack<T, V> result;
 #pragma unroll
     for (int e = 0; e < V; ++e) {
@@ -106,11 +108,11 @@ __global__ void norm_forward_kernel(Rows<T> y, Rows<Wide<T>> rstd, Rows<const T>
   for (int k = 0; k < Held; ++k) {
     if (!inside(k)) continue;
     if (Adds) store_pack(sum.row(row) + column + place(k), held[k]);
-    store_normed(place(k), held[k]);
+    store_normed(place(k), held[k], weights[k]);
   }
   const T* again = Adds ? sum.row(row) : x.row(row);
   for (std::int64_t j = place(Held); j < groups.width; j += kWarp * V) {
-    store_normed(j, load_pack<V>(again + column + j));
+    store_normed(j, load_pack<V>(again + column + j), load_pack<V>(weight + j));
   }
 }
 
@@ -120,10 +122,10 @@ __global__ void norm_backward_kernel(Rows<T> dx, Rows<const T> dy, Rows<const T>
                                      Rows<const Wide<T>> rstd, const T* weight,
                                      Rows<const T> residual, Groups groups) {
   using W = Wide<T>;
-  const std::int64_t group = group_of_warp();
+  const std::uint32_t group = group_of_warp();
   if (group >= groups.count) return;
   const std::int64_t row = groups.row(group), column = groups.column(group);
-  const W r = rstd.row(row)[group % groups.per_row];
+  const W r = rstd.row(row)[groups.of_row(group)];
   Pack<T, V> held_x[kHeld], held_dy[kHeld];
   W products = 0;
   for_each_pack<V>(groups.width, [&](int k, std::int64_t j) {
@@ -165,14 +167,15 @@ __global__ void norm_weight_kernel(Wide<T>* partial, Rows<const T> dy, Rows<cons
   __shared__ W sums[kSlices][kWarp * V];
   const std::int64_t j = (blockIdx.x * std::int64_t{kWarp} + threadIdx.x) * V;
   const std::int64_t first = blockIdx.y * chunk_size;
-  const std::int64_t last = min(first + chunk_size, groups.count);
+  const std::int64_t last = min(first + chunk_size, std::int64_t{groups.count});
   W sum[V] = {};
   if (j < groups.width) {
-    for (std::int64_t group = first + threadIdx.y; group < last; group += kSlices) {
+    for (std::int64_t i = first + threadIdx.y; i < last; i += kSlices) {
+      const auto group = static_cast<std::uint32_t>(i);
       const std::int64_t row = groups.row(group), column = groups.column(group) + j;
       const auto in = load_pack<V>(x.row(row) + column);
       const auto d = load_pack<V>(dy.row(row) + column);
-      const W r = rstd.row(row)[group % groups.per_row];
+      const W r = rstd.row(row)[groups.of_row(group)];
 #pragma unroll
       for (int e = 0; e < V; ++e) sum[e] += widen(d.element[e]) * widen(in.element[e]) * r;
     }
@@ -190,8 +193,9 @@ __global__ void norm_weight_kernel(Wide<T>* partial, Rows<const T> dy, Rows<cons
 }
 
 Groups groups_of(const Tensor& x, std::int64_t width) {
-  const std::int64_t per_row = x.cols() / width;
-  return {x.rows() * per_row, width, static_cast<int>(per_row)};
+  const std::int64_t per_row = x.cols() / width, count = x.rows() * per_row;
+  CHECK(count < std::int64_t{1} << 31, "norm of ", count, " groups of ", width, " channels");
+  return {static_cast<std::uint32_t>(count), static_cast<std::uint32_t>(per_row), width};
 }
 
 unsigned blocks_of(const Groups& groups) {
@@ -283,7 +287,7 @@ void CudaBackend::rmsnorm_backward_weight(Tensor dweight, Tensor dy, Tensor x, T
   const Groups groups = groups_of(x, dweight.size());
   constexpr std::int64_t kChunk = 256;  // groups; more where there would be many chunks
   const std::int64_t chunk = std::max(kChunk, ceil_div<std::int64_t>(groups.count, 512));
-  const std::int64_t chunks = ceil_div(groups.count, chunk);
+  const std::int64_t chunks = ceil_div<std::int64_t>(groups.count, chunk);
   dispatch_packs(dweight.size(), {x, dy}, [&]<class T, int V>() {
     using W = Wide<T>;
     workspace_->begin(static_cast<std::size_t>(chunks * groups.width) * sizeof(W));

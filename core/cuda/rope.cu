@@ -1,5 +1,6 @@
 // Rotary positions (Su et al., arXiv 2104.09864): pair (j, j + K/2) of position p turns by
-// p * theta^(-2j/K). A thread keeps the cosines and sines of its pairs for all heads of a row.
+// p * theta^(-2j/K). A block keeps the cosines and sines of its rows, which all heads share.
+#include <algorithm>
 #include <cmath>
 
 #include "core/cuda/cuda_backend.h"
@@ -10,59 +11,90 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kAhead = 4;  // heads loaded before the first of them is written
+constexpr int kHeld = 4;                     // packs of pairs that a thread loads at a time
+constexpr std::int64_t kTableBytes = 16384;  // of shared memory, for the turns of a block's rows
 
 template <class W>
-__device__ inline void turn_of(W& cosine, W& sine, std::int32_t position, double frequency) {
+struct Turn {
+  W cosine, sine;
+};
+
+template <class W>
+__device__ inline Turn<W> turn_of(std::int32_t position, double frequency, double sign) {
   const double turns = position * frequency;  // of a full circle
   const double angle = turns - rint(turns);
+  Turn<W> turn;
   if constexpr (sizeof(W) == 8) {
-    sincospi(2 * angle, &sine, &cosine);
+    sincospi(2 * angle, &turn.sine, &turn.cosine);
   } else {
-    sincospif(static_cast<float>(2 * angle), &sine, &cosine);
+    sincospif(static_cast<float>(2 * angle), &turn.sine, &turn.cosine);
+  }
+  turn.sine *= static_cast<W>(sign);
+  return turn;
+}
+
+// A block turns `block_rows` rows: its threads make the table of their turns while the first values
+// are on their way, then go over all packs of V pairs.
+template <class T, int V>
+__global__ void __launch_bounds__(kThreads)
+    rope_kernel(Rows<T> x, const std::int32_t* positions, std::int64_t rows, int block_rows,
+                int heads, int half, const double* frequency, double sign) {
+  using W = Wide<T>;
+  extern __shared__ __align__(16) unsigned char shared[];
+  auto* const table = reinterpret_cast<Turn<W>*>(shared);  // [block_rows, half]
+  const std::int64_t first_row = blockIdx.x * std::int64_t{block_rows};
+  const int own_rows = static_cast<int>(min(rows - first_row, std::int64_t{block_rows}));
+  const int head_packs = half / V, row_packs = heads * head_packs, packs = own_rows * row_packs;
+  for (int base = static_cast<int>(threadIdx.x); base - static_cast<int>(threadIdx.x) < packs;
+       base += kHeld * kThreads) {
+    Pack<T, V> a[kHeld], b[kHeld];
+    T* place[kHeld];
+    const Turn<W>* turns[kHeld];
+#pragma unroll
+    for (int k = 0; k < kHeld; ++k) {
+      const int pack = base + k * kThreads;
+      if (pack >= packs) continue;
+      const int row = pack / row_packs, of_row = pack % row_packs;
+      const int j = of_row % head_packs * V;
+      turns[k] = table + row * half + j;
+      place[k] = x.row(first_row + row) + of_row / head_packs * 2 * half + j;
+      a[k] = load_pack<V>(static_cast<const T*>(place[k]));
+      b[k] = load_pack<V>(static_cast<const T*>(place[k] + half));
+    }
+    if (base == static_cast<int>(threadIdx.x)) {
+      for (int i = base; i < own_rows * half; i += kThreads) {
+        table[i] = turn_of<W>(positions[first_row + i / half], frequency[i % half], sign);
+      }
+      __syncthreads();
+    }
+#pragma unroll
+    for (int k = 0; k < kHeld; ++k) {
+      if (base + k * kThreads >= packs) continue;
+#pragma unroll
+      for (int e = 0; e < V; ++e) {
+        const Turn<W> turn = turns[k][e];
+        const W left = widen(a[k].element[e]), right = widen(b[k].element[e]);
+        a[k].element[e] = narrow<T>(left * turn.cosine - right * turn.sine);
+        b[k].element[e] = narrow<T>(right * turn.cosine + left * turn.sine);
+      }
+      store_pack(place[k], a[k]);
+      store_pack(place[k] + half, b[k]);
+    }
   }
 }
 
-// Threads by (row, V pairs of a head).
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads)
-    rope_kernel(Rows<T> x, const std::int32_t* positions, std::int64_t rows, int heads, int half,
-                const double* frequency, double sign) {
-  using W = Wide<T>;
-  const std::int64_t index = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
-  const int packs = half / V;
-  if (index >= rows * packs) return;
-  const std::int64_t row = index / packs;
-  const int j = static_cast<int>(index % packs) * V;
-  W cosine[V], sine[V];
-#pragma unroll
-  for (int e = 0; e < V; ++e) {
-    turn_of(cosine[e], sine[e], positions[row], frequency[j + e]);
-    sine[e] *= static_cast<W>(sign);
-  }
-  T* const first = x.row(row) + j;
-  for (int head0 = 0; head0 < heads; head0 += kAhead) {
-    Pack<T, V> a[kAhead], b[kAhead];
-#pragma unroll
-    for (int k = 0; k < kAhead; ++k) {
-      const T* pair = first + static_cast<std::int64_t>(min(head0 + k, heads - 1)) * 2 * half;
-      a[k] = load_pack<V>(pair);
-      b[k] = load_pack<V>(pair + half);
-    }
-#pragma unroll
-    for (int k = 0; k < kAhead; ++k) {
-      if (head0 + k >= heads) break;
-#pragma unroll
-      for (int e = 0; e < V; ++e) {
-        const W left = widen(a[k].element[e]), right = widen(b[k].element[e]);
-        a[k].element[e] = narrow<T>(left * cosine[e] - right * sine[e]);
-        b[k].element[e] = narrow<T>(right * cosine[e] + left * sine[e]);
-      }
-      T* pair = first + static_cast<std::int64_t>(head0 + k) * 2 * half;
-      store_pack(pair, a[k]);
-      store_pack(pair + half, b[k]);
-    }
-  }
+void turn_rows(cudaStream_t stream, const Tensor& x, const Tensor& positions, int half,
+               const double* frequency, double sign) {
+  const std::int64_t heads = x.cols() / (2 * half);
+  const auto row_bytes = static_cast<std::int64_t>(half * sizeof(Turn<Wide<T>>));
+  const std::int64_t block_rows =
+      std::clamp<std::int64_t>(kHeld * kThreads / (heads * (half / V)), 1,
+                               std::max<std::int64_t>(kTableBytes / row_bytes, 1));
+  rope_kernel<T, V><<<static_cast<unsigned>(ceil_div(x.rows(), block_rows)), kThreads,
+                      static_cast<std::size_t>(block_rows * row_bytes), stream>>>(
+      rows_of<T>(x), positions.data<std::int32_t>(), x.rows(), static_cast<int>(block_rows),
+      static_cast<int>(heads), half, frequency, sign);
 }
 
 }  // namespace
@@ -76,16 +108,10 @@ void CudaBackend::rope(Tensor x, Tensor positions, std::int64_t head_width, doub
   const double* frequency = rope_frequencies(head_width, theta);
   const double sign = direction == RopeDirection::forward ? 1.0 : -1.0;
   dispatch_element(x.dtype(), [&]<class T>() {
-    const auto run = [&]<int V>() {
-      const std::int64_t threads = x.rows() * (half / V);
-      rope_kernel<T, V><<<static_cast<unsigned>(ceil_div<std::int64_t>(threads, kThreads)),
-                          kThreads, 0, stream_>>>(rows_of<T>(x), positions.data<std::int32_t>(),
-                                                  x.rows(), static_cast<int>(x.cols() / head_width),
-                                                  half, frequency, sign);
-    };
     constexpr int V = 16 / sizeof(T);
-    half % V == 0 && packable(16, {x}) ? run.template operator()<V>()
-                                       : run.template operator()<1>();
+    half % V == 0 && packable(16, {x})
+        ? turn_rows<T, V>(stream_, x, positions, half, frequency, sign)
+        : turn_rows<T, 1>(stream_, x, positions, half, frequency, sign);
   });
   check_launch();
 }

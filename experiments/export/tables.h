@@ -22,10 +22,10 @@ struct Table {
   std::vector<std::pair<std::string, Column>> columns;
 
   std::size_t rows() const;
-  const Column& column(const std::string& name) const;
-  const std::vector<std::string>& texts(const std::string& name) const;
-  const std::vector<std::int64_t>& integers(const std::string& name) const;
-  const std::vector<double>& reals(const std::string& name) const;
+  const Column& column(const std::string& wanted) const;
+  const std::vector<std::string>& texts(const std::string& column_name) const;
+  const std::vector<std::int64_t>& integers(const std::string& column_name) const;
+  const std::vector<double>& reals(const std::string& column_name) const;
 };
 
 struct SweepTables {

@@ -1,6 +1,7 @@
 // Checkpoints of a few tensors whose content follows from the step.
 #pragma once
 
+#include <algorithm>
 #include <fstream>
 #include <map>
 
@@ -22,7 +23,7 @@ struct SmallModel {
       weight[i] = static_cast<float>(step) + 0.5f * static_cast<float>(i);
       moment[i] = -static_cast<double>(step) / 3 + static_cast<double>(i);
     }
-    for (std::size_t i = 0; i < half.size(); ++i) half[i] = BF16(static_cast<float>(step));
+    std::fill(half.begin(), half.end(), BF16(static_cast<float>(step)));
   }
   std::vector<TensorRecord> records() {
     return {{"parameters/a.weight", {weight.data(), DType::f32, DeviceKind::cpu, {4, 15}}},

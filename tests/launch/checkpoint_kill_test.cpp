@@ -1,5 +1,4 @@
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -8,6 +7,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <random>
 #include <thread>
@@ -32,6 +32,7 @@ int system_call(long number, auto... arguments) {
 }  // namespace
 
 // These stand in for the C library's in the whole test program.
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name)
 extern "C" {
 int rename(const char* from, const char* to) noexcept {
   return system_call(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
@@ -52,6 +53,7 @@ int mkdir(const char* path, mode_t mode) noexcept {
 }
 int fsync(int file) { return system_call(SYS_fsync, file); }
 }
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)
 
 namespace convoy::test {
 namespace {

@@ -29,14 +29,14 @@ class GpuRun : public testing::Test {
   std::string path(const std::string& name) const { return (folder_.path() / name).string(); }
 
   // A model with every kind of part, of sizes that the fast kernels take.
-  const std::string kModel =
+  const std::string model_ =
       "--set model.d_model=128 --set model.d_ff=256 --set model.n_heads=4 --set model.seq_len=128 "
       "--set model.qk_norm=true --set model.conv.rank=16 ";
   std::string command(const std::string& output, const std::string& more) {
     return kConvoy + " train " + kSource +
            "/launch/configs/tiny.toml --set data.train=" + path("text.h5") +
            " --set data.val=" + path("text.h5") +
-           " --set eval.batches=4 --set train.steps=40 --set train.batch_tokens=2048 " + kModel +
+           " --set eval.batches=4 --set train.steps=40 --set train.batch_tokens=2048 " + model_ +
            "--output " + path(output) + " " + more;
   }
   void train(const std::string& output, const std::string& more) {
@@ -70,7 +70,7 @@ TEST_F(GpuRun, TwoProcessesGiveTheSameBits) {
 TEST_F(GpuRun, ATableOfMeasuredMatmulsGivesTheSameBitsEveryTime) {
   const std::string set = "--set train.device=cuda --set train.precision=bf16 ";
   const auto measured =
-      run_convoy("bench matmul " + std::string(kSource) + "/launch/configs/tiny.toml " + kModel +
+      run_convoy("bench matmul " + std::string(kSource) + "/launch/configs/tiny.toml " + model_ +
                  set + "--write " + path("matmuls"));
   ASSERT_EQ(measured.code, 0) << measured.output;
   const std::string with_table = set + "--set numerics.matmul_table=" + path("matmuls");

@@ -183,7 +183,8 @@ TEST_F(MatmulOnGpu, HostValuesMayChangeAfterACopy) {
   }
   const auto found = bench.download(on_device);
   for (std::size_t i = 0; i < found.size(); ++i) {
-    ASSERT_EQ(found[i], static_cast<double>(i / 1000));
+    const std::size_t row = i / 1000;
+    ASSERT_EQ(found[i], static_cast<double>(row));
   }
 }
 
