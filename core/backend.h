@@ -112,8 +112,9 @@ struct AttentionInput {
   Tensor y, x;  // [rows, heads * K]
   ConvFilters filters;
   ConvShape conv;
-  Tensor convolved;  // [rows, heads * K], what the norm reads; absent without a norm, and so
-  Tensor rstd, norm_weight;  // [rows, heads], [K]
+  // Absent without a norm: what it reads [rows, heads * K], 1 / rms [rows, heads], weight [K]. Only
+  // the backward operation may read `convolved`.
+  Tensor convolved, rstd, norm_weight;
   bool rotates;
 };
 
@@ -309,7 +310,7 @@ class Backend {
   }
 
   // Attention's inputs from what was projected, up to three of them. A device may do all of it in
-  // one pass, where nothing but y, convolved and rstd is rounded to its dtype.
+  // one pass, where nothing between is rounded, and make again what it then does not write.
   virtual void attention_inputs_forward(std::span<const AttentionInput> inputs,
                                         const HeadsShape& shape);
   virtual void attention_inputs_backward(std::span<const AttentionInputGradients> gradients,

@@ -120,6 +120,14 @@ void Attention::convolve_and_rotate_back(const Context& context, const BatchView
   ops::attention_inputs_backward(context, back, all, heads(batch));
 }
 
+// What the norms read, which the one operation may not have written.
+void Attention::convolve_again(const Context& context, const BatchView& batch, Saved& saved) const {
+  for (const std::size_t i : {0u, 1u}) {
+    const ConvolvedInput in = qkv_.convolution(i, saved.qkv);
+    ops::conv_forward(context, in.y, in.x, in.filters, in.conv, qkv_.whole_rows(batch));
+  }
+}
+
 void Attention::attend(const Context& context, const BatchView& batch, Tensor x,
                        Saved& saved) const {
   const bool whole = qkv_.convolves_whole_rows();
@@ -163,6 +171,7 @@ void Attention::backward_input(const Context& context, const BatchView& batch, T
                           shape(batch));
   key_shards_.sum_into(context, batch, {dk_rotated, dv}, dkeys);
   const bool at_once = qkv_.convolves_back_at_once(context);
+  if (!at_once && q_norm_ && qkv_.convolves_whole_rows()) convolve_again(context, batch, saved);
   if (at_once) {
     convolve_and_rotate_back(context, batch, {dq_rotated, dk_rotated, dv}, saved);
   } else if (const Tensor both = side_by_side(saved.qkv.djoined, dq, dk);

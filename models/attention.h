@@ -43,6 +43,7 @@ class Attention {
   void convolve_and_rotate(const Context& context, const BatchView& batch, Saved& saved) const;
   void convolve_and_rotate_back(const Context& context, const BatchView& batch,
                                 const std::array<Tensor, 3>& gradients, Saved& saved) const;
+  void convolve_again(const Context& context, const BatchView& batch, Saved& saved) const;
   std::array<AttentionInput, 3> inputs(Saved& saved) const;
   HeadsShape heads(const BatchView& batch) const;
   void add_weight_gradients(const Context& context, const BatchView& batch, Saved& saved) const;

@@ -143,6 +143,9 @@ class CudaBackend final : public Backend {
 
   void attention_inputs_forward(std::span<const AttentionInput> inputs,
                                 const HeadsShape& shape) override;
+  void attention_inputs_backward(std::span<const AttentionInputGradients> gradients,
+                                 std::span<const AttentionInput> inputs,
+                                 const HeadsShape& shape) override;
   void conv_swiglu_forward(Tensor y, const ConvolvedInput& gate, const ConvolvedInput& up,
                            const ConvRows& rows) override;
   void conv_swiglu_backward(Tensor dgate, Tensor dup, Tensor dy, const ConvolvedInput& gate,
