@@ -13,6 +13,8 @@ int cuda_device_count() { return 0; }
 
 CudaDeviceInfo cuda_device_info(int) { throw Error(kRemedy); }
 
+double cuda_memory_taken(int) { throw Error(kRemedy); }
+
 std::unique_ptr<Backend> make_cuda_backend(NumericsMode, int, Deterministic) {
   throw Error(kRemedy);
 }

@@ -17,6 +17,8 @@ struct CudaDeviceInfo {
   double memory_bytes;
 };
 CudaDeviceInfo cuda_device_info(int device);
+// Bytes of its memory that are taken now, by this program, its libraries and anyone else.
+double cuda_memory_taken(int device);
 
 // Throws where there is no such GPU, or "built without CUDA".
 std::unique_ptr<Backend> make_cuda_backend(NumericsMode mode, int device,

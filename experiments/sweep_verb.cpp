@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "experiments/export/tables.h"
 #include "experiments/export/tensorboard.h"
+#include "experiments/sweep/gpu_shares.h"
 #include "experiments/sweep/sbatch_script.h"
 #include "experiments/sweep/scheduler.h"
 #include "experiments/sweep/sweep_status.h"
@@ -95,7 +96,9 @@ int run_sweep(const SweepArguments& a) {
   }
   const RunStore store = store_of(plan);
   install_stop_signals();
+  const bool slurm_gives_gpus = launcher == "srun" || launcher == "sbatch";
   SchedulerOptions options{chosen_runs(plan, a), runs_side_by_side(plan),
+                           slurm_gives_gpus ? std::vector<std::string>() : visible_gpus(),
                            [](const std::string& line) { std::cout << line << std::endl; }};
   const SweepOutcome outcome = run_all(plan, store, options);
   if (options.runs.size() == plan.runs.size()) export_tables(plan);

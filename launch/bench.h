@@ -37,6 +37,8 @@ struct StepMeasurement {
   double seconds, tokens_per_s, flops_per_s;
   double loss;
   double arena_bytes;
+  double predicted_bytes;  // of all memory, by the planner
+  double measured_bytes;   // of the device, once the steps have run; NaN on a CPU
 };
 
 std::vector<OpMeasurement> bench_operations(const BenchSetup& setup);

@@ -1,6 +1,9 @@
+#include <cmath>
+
 #include "core/random.h"
 #include "launch/bench.h"
 #include "launch/device_batch.h"
+#include "launch/memory_planner.h"
 #include "launch/model_instance.h"
 #include "launch/optimizer.h"
 #include "launch/run_device.h"
@@ -53,7 +56,10 @@ StepMeasurement bench_step(const RunConfig& config, int steps) {
   const auto arena = static_cast<double>(
       measure_arena(config.model, dtype_of_run(config), config.train.micro_batch,
                     recompute_blocks_of(config), backend->device()));
-  return {seconds, rows / seconds, flops / seconds, loss, arena};
+  const bool on_gpu = backend->device() == DeviceKind::cuda;
+  const double predicted = plan_rank_memory(config, MeshShape{}, 0, on_gpu).total();
+  const double measured = on_gpu ? cuda_memory_taken(0) : std::nan("");
+  return {seconds, rows / seconds, flops / seconds, loss, arena, predicted, measured};
 }
 
 // The step's results are of no use: what is measured is run many times.

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "core/cpu/matmul_library.h"
@@ -8,6 +9,7 @@
 #include "launch/bench_overlap.h"
 #include "launch/environment.h"
 #include "launch/files.h"
+#include "launch/json_number.h"
 #include "launch/run_device.h"
 #include "launch/verbs.h"
 
@@ -102,10 +104,17 @@ void run_step(const BenchOptions& o) {
   json["model_gflops_per_s"] = result.flops_per_s / 1e9;
   json["loss"] = result.loss;
   json["arena_bytes"] = result.arena_bytes;
+  json["memory_bytes"] = {{"predicted", result.predicted_bytes},
+                          {"measured", json_number(result.measured_bytes)}};
   if (o.json) return fmt::print("{}\n", json.dump(2));
   fmt::print("{}: {:.2f} ms a step of {} x {} tokens, {:.0f} tokens/s, {:.1f} model GFLOP/s\n",
              config.model.label(), result.seconds * 1e3, config.train.micro_batch,
              config.model.seq_len, result.tokens_per_s, result.flops_per_s / 1e9);
+  fmt::print("memory: {:.0f} MiB predicted", result.predicted_bytes / 1048576);
+  if (!std::isnan(result.measured_bytes)) {
+    fmt::print(", {:.0f} MiB measured", result.measured_bytes / 1048576);
+  }
+  fmt::print("\n");
 }
 
 void run_matmuls(const BenchOptions& o) {

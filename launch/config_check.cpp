@@ -6,7 +6,7 @@
 #include "launch/config.h"
 #include "launch/layout.h"
 #include "launch/run_device.h"
-#include "models/accounting.h"
+#include "launch/run_labels.h"
 
 namespace convoy {
 namespace {
@@ -216,7 +216,7 @@ std::int64_t total_steps(const RunConfig& config) {
   if (t.steps > 0) return t.steps;
   if (t.tokens > 0) return t.tokens / t.batch_tokens;
   const double step_flops =
-      training_flops_per_token(config.model).total() * static_cast<double>(t.batch_tokens);
+      training_flops_per_token(config).total() * static_cast<double>(t.batch_tokens);
   return static_cast<std::int64_t>(std::floor(t.flops / step_flops));
 }
 

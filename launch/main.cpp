@@ -25,6 +25,7 @@ int run(int argc, char** argv, const convoy::MpiEnvironment& mpi) {
   convoy::add_train_verb(app, mpi, exit_code);
   convoy::add_eval_verb(app, mpi);
   convoy::add_sample_verb(app);
+  convoy::add_inspect_verb(app);
   convoy::add_plan_verb(app);
   convoy::add_checkpoint_verb(app);
   convoy::add_bench_verb(app);

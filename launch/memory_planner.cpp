@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/null_backend.h"
+#include "launch/gpu_overheads.h"
 #include "launch/model_instance.h"
 #include "launch/stage_instance.h"
 #include "parallel/null_communicator.h"
@@ -57,7 +58,8 @@ RankBytes plan_rank_memory(const RunConfig& config, const MeshShape& mesh, int p
   const MemoryPlan slots(schedule);
   const double state =
       dtype_of_run(config) == DType::f64 ? 8 : 4;  // bytes of a gradient, moment or master
-  const double weight = on_gpu ? 2 : state;
+  const bool has_masters = on_gpu && dtype_of_run(config) == DType::bf16;
+  const double weight = has_masters ? 2 : state;
   const double parts = config.parallel.zero == 0 ? 1 : mesh.dp * mesh.cp;
   RankBytes memory;
   double workspace = 0;
@@ -68,13 +70,17 @@ RankBytes plan_rank_memory(const RunConfig& config, const MeshShape& mesh, int p
     const StageBytes bytes = measure_stage(settings, on_gpu ? DeviceKind::cuda : DeviceKind::cpu);
     // Under ZeRO-3 the gathered weights of a stage in use count, like all of them elsewhere.
     memory.weights += stage.values * weight;
-    if (on_gpu || config.parallel.zero > 0) memory.weights += stage.values * state / parts;
+    if (has_masters || config.parallel.zero > 0) memory.weights += stage.values * state / parts;
     memory.gradients += gradient_elements(config, stage, parts) * state;
     memory.optimizer += 2 * stage.values * state / parts;
     memory.activations += static_cast<double>(bytes.slot) * slots.slots_of(index);
     workspace = std::max(workspace, static_cast<double>(bytes.workspace));
   }
   memory.activations += workspace;
+  if (on_gpu) {
+    memory.workspace = gpu_workspace(config, mesh);
+    memory.runtime = kGpuRuntime;
+  }
   return memory;
 }
 

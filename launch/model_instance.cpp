@@ -1,5 +1,6 @@
 #include "launch/model_instance.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "core/null_backend.h"
@@ -7,12 +8,19 @@
 namespace convoy {
 
 BatchView batch_without_memory(std::int64_t sequences, std::int64_t length,
-                               const Sharding& sharding, DeviceKind device) {
+                               const Sharding& sharding, DeviceKind device,
+                               std::int64_t labels_of_window) {
   static std::int32_t nothing = 0;
   const std::int64_t all = sharding.all_rows(length).rows(), own = sharding.own_rows(length).rows();
   const Tensor rows(&nothing, DType::i32, device, {sequences * all});
   const Tensor own_rows(&nothing, DType::i32, device, {sequences * own});
-  return {sequences, all, rows, rows, rows, rows, rows, own_rows};
+  BatchView batch{sequences, all, rows, rows, rows, rows, rows, own_rows};
+  if (labels_of_window < length) {
+    const std::int64_t most = sequences * std::min(labels_of_window, all);
+    const Tensor labels(&nothing, DType::i32, device, {most});
+    batch.labels = {labels, labels, rows};
+  }
+  return batch;
 }
 
 std::size_t measure_arena(const ModelConfig& model, DType dtype, std::int64_t sequences,
@@ -23,7 +31,8 @@ std::size_t measure_arena(const ModelConfig& model, DType dtype, std::int64_t se
   store.allocate(backend, dtype);
   Arena arena = Arena::measuring(backend, "measuring");
   const Context context{backend, arena, dtype};
-  const BatchView batch = batch_without_memory(sequences, model.seq_len, one_rank(), device);
+  const BatchView batch =
+      batch_without_memory(sequences, model.seq_len, one_rank(), device, model.seq_len);
   Tensor losses = arena.take(DType::f64, {batch.rows()});
   transformer.train(context, batch, losses, 1);
   return arena.high_water();

@@ -12,10 +12,11 @@ namespace convoy {
 // code without computing.
 std::size_t measure_arena(const ModelConfig& model, DType dtype, std::int64_t sequences,
                           std::int64_t recompute_blocks, DeviceKind device = DeviceKind::cpu);
-// A batch whose tensors have shapes but no memory.
+// A batch whose tensors have shapes but no memory; with so many labels a window, where they are
+// fewer than its positions.
 BatchView batch_without_memory(std::int64_t sequences, std::int64_t length,
-                               const Sharding& sharding = one_rank(),
-                               DeviceKind device = DeviceKind::cpu);
+                               const Sharding& sharding, DeviceKind device,
+                               std::int64_t labels_of_window);
 std::int64_t recompute_blocks_of(const RunConfig& config);
 
 class ModelInstance {

@@ -35,6 +35,8 @@ std::string to_json(const Plan& plan) {
                                          {"gradients", m.gradients},
                                          {"optimizer", m.optimizer},
                                          {"activations", m.activations},
+                                         {"workspace", m.workspace},
+                                         {"runtime", m.runtime},
                                          {"total", m.total()}}},
                                        {"steps", plan.steps},
                                        {"total_flops", plan.total_flops},
@@ -64,6 +66,8 @@ void print_table(const RunConfig& config, const Plan& plan, const PlanOptions& o
   line("  gradients", mebibytes(m.gradients));
   line("  optimizer", mebibytes(m.optimizer));
   line("  activations", mebibytes(m.activations));
+  if (m.workspace > 0) line("  workspace", mebibytes(m.workspace));
+  if (m.runtime > 0) line("  driver and libraries", mebibytes(m.runtime));
   if (plan.bubble > 0) line("pipeline bubble", fmt::format("{:.1f} %", 100 * plan.bubble));
   line("seconds a step (estimate)",
        fmt::format("{:.3g} on {} x {}", plan.step_seconds, options.ranks, options.device));

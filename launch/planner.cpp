@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "launch/memory_planner.h"
+#include "launch/run_labels.h"
 #include "parallel/schedule/simulate.h"
 
 namespace convoy {
@@ -35,7 +36,7 @@ Plan make_plan(const RunConfig& config, int ranks, const DeviceSpec& device) {
   require_sound_model(config);
   Plan plan;
   plan.parameters = count_parameters(config.model);
-  plan.flops_per_token = training_flops_per_token(config.model);
+  plan.flops_per_token = training_flops_per_token(config);
   const bool on_gpu = device.name != "cpu";
   const MeshShape mesh = planned_mesh(config, ranks);
   plan.memory = plan_largest_memory(config, mesh, on_gpu);

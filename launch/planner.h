@@ -9,10 +9,14 @@
 
 namespace convoy {
 
-// Bytes of the rank that needs most.
+// Bytes of the rank that needs most. On a GPU operations need room while they run (workspace), and
+// driver and libraries keep some for themselves (runtime).
 struct RankBytes {
   double weights = 0, gradients = 0, optimizer = 0, activations = 0;
-  double total() const { return weights + gradients + optimizer + activations; }
+  double workspace = 0, runtime = 0;
+  double total() const {
+    return weights + gradients + optimizer + activations + workspace + runtime;
+  }
 };
 
 struct DeviceSpec {

@@ -250,8 +250,9 @@ void require_same_past(const std::filesystem::path& path, const RunConfig& confi
   }
 }
 
-RunConfig config_of_checkpoint(const Checkpoint& checkpoint) {
-  return parse_config(checkpoint.text(kConfig), (checkpoint.path() / kConfig).string(), {});
+RunConfig config_of_checkpoint(const Checkpoint& checkpoint,
+                               const std::vector<std::string>& overrides) {
+  return parse_config(checkpoint.text(kConfig), (checkpoint.path() / kConfig).string(), overrides);
 }
 
 std::unique_ptr<Tokenizer> tokenizer_of_checkpoint(const Checkpoint& checkpoint) {

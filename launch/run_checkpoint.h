@@ -36,7 +36,8 @@ TrainingState load_run_checkpoint(const std::filesystem::path& path, const RunCo
 void require_same_past(const std::filesystem::path& path, const RunConfig& config);
 
 // For verbs that only use a trained model.
-RunConfig config_of_checkpoint(const Checkpoint& checkpoint);
+RunConfig config_of_checkpoint(const Checkpoint& checkpoint,
+                               const std::vector<std::string>& overrides = {});
 void load_parameters(const Checkpoint& checkpoint, ParameterStore& store);
 std::unique_ptr<Tokenizer> tokenizer_of_checkpoint(const Checkpoint& checkpoint);
 

@@ -8,7 +8,7 @@
 #include "launch/files.h"
 #include "launch/json_number.h"
 #include "launch/layout.h"
-#include "models/accounting.h"
+#include "launch/run_labels.h"
 
 namespace convoy {
 namespace {
@@ -106,7 +106,7 @@ void RunDirectory::append_line(const std::string& line) {
 
 double RunDirectory::utilization(double tokens_per_s) const {
   if (hardware_.peak_flops_per_s == 0) return std::nan("");
-  return training_flops_per_token(config_.model).total() * tokens_per_s /
+  return training_flops_per_token(config_).total() * tokens_per_s /
          (hardware_.peak_flops_per_s * ranks_);
 }
 
@@ -149,7 +149,7 @@ void RunDirectory::append(const EvalRow& row) {
 void RunDirectory::write_summary(const RunSummary& summary) {
   if (role_ == Role::silent) return;
   const ParameterCounts counts = count_parameters(config_.model);
-  const FlopParts parts = training_flops_per_token(config_.model);
+  const FlopParts parts = training_flops_per_token(config_);
   Json json = {
       {"name", path_.filename().string()},
       {"status", name_of(summary.status)},

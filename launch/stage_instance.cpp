@@ -4,6 +4,7 @@
 
 #include "core/null_backend.h"
 #include "launch/model_instance.h"
+#include "launch/run_labels.h"
 
 namespace convoy {
 namespace {
@@ -37,10 +38,12 @@ StageBytes measure_stage(const StageSettings& settings, DeviceKind device) {
   Arena slot = Arena::measuring(backend, "slot"), workspace = Arena::measuring(backend, "space");
   const Context context{backend, slot, dtype}, space{backend, workspace, dtype};
   const BatchView batch = batch_without_memory(config.train.micro_batch, config.model.seq_len,
-                                               settings.sharding, device);
+                                               settings.sharding, device, labels_of_window(config));
   const auto rows = [&] { return space.take({batch.own_rows(), config.model.d_model}); };
   const std::array<Tensor, 2> two = {rows(), rows()};
   const auto losses = Tensor(two[0].data(), DType::f64, device, {batch.rows()});
+  const DType wide = dtype == DType::bf16 ? DType::f32 : dtype;
+  const auto statistics = Tensor(two[0].data(), wide, device, {batch.rows(), 3});
   const Tensor input = piece.first ? Tensor() : two[0], output = piece.last ? Tensor() : two[1];
   TransformerStage::Saved saved;
   GradientHooks none;
@@ -48,7 +51,7 @@ StageBytes measure_stage(const StageSettings& settings, DeviceKind device) {
   stage.forward(pass, input, output);
   if (piece.last) {
     const ArenaScope scope(workspace);
-    stage.losses({space, batch, saved}, losses);
+    stage.losses({space, batch, saved}, losses, statistics);
   }
   if (settings.splits_backward) {
     stage.backward_input(pass, ends_of(piece, two[0], losses), none);
@@ -75,10 +78,11 @@ StageInstance::StageInstance(Backend& backend, const StageSettings& settings, co
   const RunConfig& config = settings.config;
   const std::size_t bytes = measure_stage(settings, backend.device()).slot;
   for (int i = 0; i < slots; ++i) {
-    slots_.push_back(std::make_unique<Slot>(Slot{
-        Arena(backend, concat("slot ", i), bytes),
-        DeviceBatch(backend, config.train.micro_batch, config.model.seq_len, settings.sharding),
-        {}}));
+    slots_.push_back(std::make_unique<Slot>(
+        Slot{Arena(backend, concat("slot ", i), bytes),
+             DeviceBatch(backend, config.train.micro_batch, config.model.seq_len, settings.sharding,
+                         labels_of_window(config)),
+             {}}));
   }
   if (!settings.piece.last) return;
   scores_.emplace(backend, slots_.front()->batch.view().rows(), dtype_);

@@ -7,24 +7,13 @@
 
 #include "launch/environment.h"
 #include "launch/lr_schedule.h"
+#include "launch/run_data.h"
 #include "launch/run_device.h"
+#include "launch/run_labels.h"
 #include "launch/stop_signal.h"
-#include "models/accounting.h"
 
 namespace convoy {
 namespace {
-
-TrainingDataOptions data_options(const RunConfig& config) {
-  TrainingDataOptions options;
-  for (std::size_t i = 0; i < config.data.train.size(); ++i) {
-    options.sources.push_back(
-        {config.data.train[i], config.data.mix.empty() ? 1.0 : config.data.mix[i]});
-  }
-  options.seq_len = config.model.seq_len;
-  options.pack = parse_pack(config.data.pack);
-  options.seed = static_cast<std::uint64_t>(config.data.seed);
-  return options;
-}
 
 // A task whose values lie elsewhere would be judged as something that nobody trained.
 void require_same_vocabulary(const TrainingData& train, const ValidationData& val) {
@@ -52,9 +41,9 @@ Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& 
       options_(options),
       backend_(backend),
       ranks_(instrument(ranks, "world", communication_, options.activity)),
-      flops_per_token_(training_flops_per_token(config.model).total()),
+      flops_per_token_(training_flops_per_token(config).total()),
       steps_(total_steps(config)),
-      data_(data_options(config)),
+      data_(training_data_of(config)),
       trace_(config.log, options.output, backend, *ranks_),
       layout_(config, trace_.ranks()),
       model_(config, layout_, backend),

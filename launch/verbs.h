@@ -20,6 +20,7 @@ void add_corpus_verb(CLI::App& app);
 void add_tokenizer_verb(CLI::App& app);
 void add_train_verb(CLI::App& app, const MpiEnvironment& mpi, ExitCode& exit_code);
 void add_eval_verb(CLI::App& app, const MpiEnvironment& mpi);
+void add_inspect_verb(CLI::App& app);
 void add_sample_verb(CLI::App& app);
 void add_plan_verb(CLI::App& app);
 void add_bench_verb(CLI::App& app);

@@ -50,7 +50,7 @@ ParameterCounts count_parameters(const ModelConfig& model) {
   return {total, total, total - table};
 }
 
-FlopParts training_flops_per_token(const ModelConfig& model) {
+FlopParts training_flops_per_token(const ModelConfig& model, double labelled_share) {
   constexpr double kTrainingOverForward = 3;
   std::int64_t conv = 0;
   for (const ConvSite site : kSites) conv += conv_flops(model, site);
@@ -61,13 +61,14 @@ FlopParts training_flops_per_token(const ModelConfig& model) {
   };
   parts.linear = of(2 * model.n_layers * linear_weights(model));
   parts.attention = of(2 * model.n_layers * width * (model.seq_len + 1));
-  parts.head = of(2 * model.vocab * model.d_model);
+  parts.head = of(2 * model.vocab * model.d_model) * labelled_share;
   parts.conv = of(model.n_layers * conv);
   return parts;
 }
 
-double training_flops_per_token(const ModelConfig& model, const std::string& convention) {
-  if (convention == "parts") return training_flops_per_token(model).total();
+double training_flops_per_token(const ModelConfig& model, const std::string& convention,
+                                double labelled_share) {
+  if (convention == "parts") return training_flops_per_token(model, labelled_share).total();
   const auto active = static_cast<double>(count_parameters(model).active);
   if (convention == "6n") return 6 * active;
   const auto lookup = model.tie_embeddings ? 0.0 : static_cast<double>(model.vocab * model.d_model);

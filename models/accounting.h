@@ -15,16 +15,19 @@ struct ParameterCounts {
   std::int64_t non_embedding;  // total - V * D
 };
 
-// FLOPs per token, of training.
+// FLOPs per token, of training. Where only a share of the positions has a label, only theirs reach
+// the head, and that is what is counted.
 struct FlopParts {
   double linear = 0, attention = 0, head = 0, conv = 0, router = 0;
   double total() const { return linear + attention + head + conv + router; }
 };
 
 ParameterCounts count_parameters(const ModelConfig& model);
-FlopParts training_flops_per_token(const ModelConfig& model);
+FlopParts training_flops_per_token(const ModelConfig& model, double labelled_share = 1);
 
-// FLOPs per token of training by a named convention: parts (the exact sum), 6n, causal, full.
-double training_flops_per_token(const ModelConfig& model, const std::string& convention);
+// FLOPs per token of training by a named convention: parts (the exact sum), 6n, causal, full;
+// the labelled share changes parts alone.
+double training_flops_per_token(const ModelConfig& model, const std::string& convention,
+                                double labelled_share = 1);
 
 }  // namespace convoy

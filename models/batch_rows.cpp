@@ -93,4 +93,18 @@ void fill_rows(BatchRows& rows, const WholeBatch& batch, const Sharding& shardin
                });
 }
 
+void fill_labels(LabelRows& labels, std::span<const std::int32_t> targets) {
+  labels.rows.clear();
+  labels.targets.clear();
+  for (std::size_t i = 0; i < targets.size(); ++i) {
+    if (targets[i] < 0) continue;
+    labels.rows.push_back(static_cast<std::int32_t>(i));
+    labels.targets.push_back(targets[i]);
+  }
+  labels.place.assign(targets.size(), static_cast<std::int32_t>(labels.rows.size()));
+  for (std::size_t n = 0; n < labels.rows.size(); ++n) {
+    labels.place[static_cast<std::size_t>(labels.rows[n])] = static_cast<std::int32_t>(n);
+  }
+}
+
 }  // namespace convoy

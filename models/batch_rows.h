@@ -31,6 +31,12 @@ struct BatchRows {
 BatchRows rows_of_rank(const WholeBatch& batch, const Sharding& sharding);
 void fill_rows(BatchRows& rows, const WholeBatch& batch, const Sharding& sharding);
 
+// The same of Labels, from a rank's targets.
+struct LabelRows {
+  std::vector<std::int32_t> rows, targets, place;
+};
+void fill_labels(LabelRows& labels, std::span<const std::int32_t> targets);
+
 // The length to which a window is padded.
 std::int64_t padded_length(std::int64_t length, const Sharding& sharding);
 

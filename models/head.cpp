@@ -3,11 +3,15 @@
 #include <algorithm>
 #include <bit>
 
+#include "models/labelled_rows.h"
+
 namespace convoy {
 namespace {
 
+Tensor column(const Tensor& values) { return values.reshape({values.size(), 1}); }
+
 Tensor range_of(const Tensor& values, std::int64_t begin, std::int64_t count) {
-  return values.reshape({values.size(), 1}).row_range(begin, count).reshape({count});
+  return column(values).row_range(begin, count).reshape({count});
 }
 
 }  // namespace
@@ -53,17 +57,22 @@ Head::Chunk Head::forward(const Context& context, Tensor losses, Tensor rows,
 void Head::losses(const Context& context, const BatchView& batch, Tensor losses, Tensor statistics,
                   Tensor hidden) const {
   const ArenaScope scope(context.arena);
-  const Tensor rows = shards_.complete(context, batch, hidden);
+  const LabelledRows labelled(context, batch);
+  const Tensor rows = labelled.gathered(shards_.complete(context, batch, hidden));
+  const Tensor own_losses = labelled.room_for(column(losses));
+  const Tensor own_statistics = statistics.empty() ? Tensor() : labelled.room_for(statistics);
   const std::int64_t most = chunk_rows(context);
   for (std::int64_t begin = 0; begin < rows.rows(); begin += most) {
     const ArenaScope chunk_scope(context.arena);
     const std::int64_t count = std::min(most, rows.rows() - begin);
     const Chunk chunk =
-        forward(context, range_of(losses, begin, count), rows.row_range(begin, count),
-                range_of(batch.targets, begin, count));
+        forward(context, range_of(own_losses, begin, count), rows.row_range(begin, count),
+                range_of(labelled.targets(), begin, count));
     if (statistics.empty()) continue;
-    ops::copy(context, statistics.row_range(begin, count), chunk.statistics);
+    ops::copy(context, own_statistics.row_range(begin, count), chunk.statistics);
   }
+  labelled.spread(column(losses), own_losses);
+  if (!statistics.empty()) labelled.spread(statistics, own_statistics);
 }
 
 // Of a chunk: losses are set; the gradient with respect to the logits. Where all classes are here
@@ -85,19 +94,23 @@ Tensor Head::losses_and_dlogits(const Context& context, Tensor losses, Tensor ro
 void Head::losses_and_gradients(const Context& context, const BatchView& batch, Tensor losses,
                                 Tensor dhidden, Tensor hidden, double scale) const {
   const ArenaScope scope(context.arena);
-  const Tensor all = shards_.complete(context, batch, hidden);
+  const LabelledRows labelled(context, batch);
+  const Tensor all = labelled.gathered(shards_.complete(context, batch, hidden));
   const Tensor share = shards_.share_for(context, batch, dhidden);
+  const Tensor dall = labelled.room_for(share), own_losses = labelled.room_for(column(losses));
   const std::int64_t most = chunk_rows(context);
   for (std::int64_t begin = 0; begin < all.rows(); begin += most) {
     const ArenaScope chunk_scope(context.arena);
     const std::int64_t count = std::min(most, all.rows() - begin);
     const Tensor rows = all.row_range(begin, count);
-    const Tensor dlogits = losses_and_dlogits(context, range_of(losses, begin, count), rows,
-                                              range_of(batch.targets, begin, count), scale);
-    ops::matmul(context, share.row_range(begin, count), dlogits, Transpose::no, weight_->value,
+    const Tensor dlogits = losses_and_dlogits(context, range_of(own_losses, begin, count), rows,
+                                              range_of(labelled.targets(), begin, count), scale);
+    ops::matmul(context, dall.row_range(begin, count), dlogits, Transpose::no, weight_->value,
                 Transpose::no);
     ops::matmul(context, *gradient_, dlogits, Transpose::yes, rows, Transpose::no, Accumulate::yes);
   }
+  labelled.spread(share, dall);
+  labelled.spread(column(losses), own_losses);
   shards_.sum_into(context, batch, dhidden, share);
 }
 

@@ -2,6 +2,9 @@
 // chunk's loss, the gradient with respect to the hidden rows and the weight gradient are all formed
 // before the next chunk overwrites it, so no product is done twice.
 //
+// Where a batch names its labelled rows (LabelledRows), only these have logits; everything else
+// sees all rows, so that neither sharding nor pipelines know.
+//
 // The table is split by vocabulary over tp. Logits are never gathered: each rank has three numbers
 // a row of its classes (maximum, sum of exponentials, the target's logit), and those travel.
 #pragma once

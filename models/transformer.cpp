@@ -22,6 +22,12 @@ void Transformer::evaluate(const Context& context, const BatchView& batch, Tenso
   stage_.losses({context, batch, saved}, losses, statistics);
 }
 
+Tensor Transformer::logits(const Context& context, const BatchView& batch) const {
+  TransformerStage::Saved saved;
+  stage_.forward({context, batch, saved}, {}, {});
+  return stage_.head().logits(context, saved.hidden);
+}
+
 Tensor Transformer::next_token_logits(const Context& context, const BatchView& batch,
                                       std::int64_t last_row) const {
   TransformerStage::Saved saved;

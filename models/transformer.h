@@ -20,6 +20,8 @@ class Transformer {
   // losses f64 [rows] without gradients and, where given, the softmax statistics [rows, 3].
   void evaluate(const Context& context, const BatchView& batch, Tensor losses,
                 Tensor statistics = {}) const;
+  // Logits [B*T, V] of every row.
+  Tensor logits(const Context& context, const BatchView& batch) const;
   // Logits [B, V] of row `last_row` of each sequence.
   Tensor next_token_logits(const Context& context, const BatchView& batch,
                            std::int64_t last_row) const;

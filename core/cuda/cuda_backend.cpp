@@ -138,6 +138,13 @@ CudaDeviceInfo cuda_device_info(int device) {
           static_cast<double>(properties.totalGlobalMem)};
 }
 
+double cuda_memory_taken(int device) {
+  CUDA_CHECK(cudaSetDevice(device));
+  std::size_t free = 0, total = 0;
+  CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  return static_cast<double>(total - free);
+}
+
 std::unique_ptr<Backend> make_cuda_backend(NumericsMode mode, int device,
                                            Deterministic deterministic) {
   const int count = cuda_device_count();

@@ -7,7 +7,7 @@
 #include "experiments/manifest/run_identity.h"
 #include "experiments/run_record.h"
 #include "launch/lr_schedule.h"
-#include "models/accounting.h"
+#include "launch/run_labels.h"
 
 namespace convoy {
 namespace {
@@ -40,7 +40,7 @@ bool is_cooldown(const RunConfig& config, std::int64_t step) {
 }
 
 void add_curve(RowWriter& row, const PlannedRun& run, const RunRecord& record) {
-  const double flops_6nd = training_flops_per_token(run.config.model, "6n");
+  const double flops_6nd = training_flops_per_token(run.config, "6n");
   auto eval = record.eval.begin();
   for (const StepRecord& step : record.train) {
     while (eval != record.eval.end() && eval->step < step.step) ++eval;
@@ -72,7 +72,7 @@ double mean_mfu(const RunRecord& record) {
 
 void add_sizes(RowWriter& row, const PlannedRun& run, double tokens) {
   const ParameterCounts counts = count_parameters(run.config.model);
-  const FlopParts parts = training_flops_per_token(run.config.model);
+  const FlopParts parts = training_flops_per_token(run.config);
   row.integer("N", counts.total);
   row.integer("N_active", counts.active);
   row.integer("N_non_embedding", counts.non_embedding);

@@ -11,7 +11,7 @@
 #include "experiments/manifest/run_rules.h"
 #include "experiments/manifest/sweep_plan.h"
 #include "launch/planner.h"
-#include "models/accounting.h"
+#include "launch/run_labels.h"
 
 namespace convoy {
 namespace {
@@ -93,7 +93,7 @@ class Expander {
     RunConfig& config = cell.config;
     if (cell.arch->name != m_.compare.reference) {
       const ModelConfig own = config.model;
-      config.model = matched_shape(reference, own, m_.plan);
+      config.model = matched_shape(reference, config, m_.plan);
       warn_of_shape(cell, own);
     }
     config.train.tokens = 0;
@@ -101,7 +101,7 @@ class Expander {
     if (!m_.rules.schedule.empty()) config.lr_schedule.kind = m_.rules.schedule;
     if (m_.rules.cooldown >= 0) config.lr_schedule.cooldown = m_.rules.cooldown;
     cell.n = parameters_by(config.model, m_.plan.param_convention);
-    cell.flops_per_token = training_flops_per_token(config.model, m_.plan.flop_convention);
+    cell.flops_per_token = training_flops_per_token(config, m_.plan.flop_convention);
     try {
       const auto ranks = static_cast<int>(m_.launch.ranks_of(cell.size->name));
       cell.step_seconds = make_plan(config, ranks, device_spec(m_.launch.device)).step_seconds;
@@ -216,7 +216,7 @@ class Expander {
   }
 
   void set_length(PlannedRun& run, const Cell& cell, const ReferenceRun& reference) {
-    const double planned = matched_tokens(reference, run.config.model, run.arch, m_);
+    const double planned = matched_tokens(reference, run.config, run.arch, m_);
     run.steps = steps_for(run.branch * planned, run.config);
     const auto batch = static_cast<double>(run.config.train.batch_tokens);
     const double step_flops = cell.flops_per_token * batch;

@@ -4,7 +4,7 @@
 #include <functional>
 
 #include "core/error.h"
-#include "models/accounting.h"
+#include "launch/run_labels.h"
 
 namespace convoy {
 namespace {
@@ -47,18 +47,20 @@ double parameters_by(const ModelConfig& model, const std::string& convention) {
   return static_cast<double>(convention == "active" ? counts.active : counts.non_embedding);
 }
 
-ModelConfig matched_shape(const ModelConfig& reference, const ModelConfig& arm,
+ModelConfig matched_shape(const ModelConfig& reference, const RunConfig& arm,
                           const PlanSection& plan) {
-  if (plan.match_by == "tokens") return arm;
+  const ModelConfig& own = arm.model;
+  if (plan.match_by == "tokens") return own;
+  const double labelled = labelled_share(arm);
   const auto measure = [&](const ModelConfig& model) {
     return plan.match == "params" ? parameters_by(model, plan.param_convention)
-                                  : training_flops_per_token(model, plan.flop_convention);
+                                  : training_flops_per_token(model, plan.flop_convention, labelled);
   };
   const double target = measure(reference);
-  ModelConfig best = arm;
+  ModelConfig best = own;
   double best_distance = INFINITY;
-  for (std::int64_t i = 1; i <= candidates(arm, plan.match_by); ++i) {
-    const ModelConfig model = candidate(arm, plan.match_by, i);
+  for (std::int64_t i = 1; i <= candidates(own, plan.match_by); ++i) {
+    const ModelConfig model = candidate(own, plan.match_by, i);
     const double distance = std::abs(measure(model) - target);
     if (distance >= best_distance || !problems_of(model).empty()) continue;
     best = model;
@@ -67,7 +69,7 @@ ModelConfig matched_shape(const ModelConfig& reference, const ModelConfig& arm,
   return best;
 }
 
-double matched_tokens(const ReferenceRun& reference, const ModelConfig& arm,
+double matched_tokens(const ReferenceRun& reference, const RunConfig& arm,
                       const std::string& arm_name, const SweepManifest& manifest) {
   const PlanSection& plan = manifest.plan;
   if (plan.match == "flops" && plan.match_by == "tokens") {

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "experiments/manifest/sweep_plan.h"
-#include "models/accounting.h"
+#include "launch/run_labels.h"
 
 namespace convoy {
 namespace {
@@ -77,7 +77,7 @@ std::string to_json(const SweepPlan& plan) {
                                  {"warnings", plan.warnings},
                                  {"runs", nlohmann::ordered_json::array()}};
   for (const auto& run : plan.runs) {
-    const FlopParts parts = training_flops_per_token(run.config.model);
+    const FlopParts parts = training_flops_per_token(run.config);
     json["runs"].push_back({{"id", run.id},
                             {"name", run.name},
                             {"arch", run.arch},

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "experiments/sweep/gpu_shares.h"
 #include "launch/stop_signal.h"
 
 namespace convoy {
@@ -30,7 +31,7 @@ std::string last_line(const std::filesystem::path& log) {
 class Scheduler {
  public:
   Scheduler(const SweepPlan& plan, const RunStore& store, const SchedulerOptions& options)
-      : launch_(plan.manifest.launch), store_(store), options_(options) {
+      : launch_(plan.manifest.launch), store_(store), options_(options), gpus_(options.gpus) {
     for (const PlannedRun* run : options.runs) tasks_.push_back({run});
   }
 
@@ -54,6 +55,7 @@ class Scheduler {
     pid_t process = -1;
     std::optional<RunLock> lock = {};
     int polls = 0;
+    std::string gpus = {};  // what it was given while it trains
   };
 
   static bool is_settled(const Task& task) {
@@ -118,6 +120,8 @@ class Scheduler {
       ProcessSpec spec;
       spec.command = train_command(*task.run, launch_, store_);
       spec.environment = {{"OMP_NUM_THREADS", "1"}};  // a rank is one thread
+      if (task.run->config.train.device != "cpu") task.gpus = gpus_.take(task.run->ranks);
+      if (!task.gpus.empty()) spec.environment["CUDA_VISIBLE_DEVICES"] = task.gpus;
       spec.log = store_.folder(*task.run) / "log.txt";
       spec.inherited = task.lock->descriptor();
       task.process = start_process(spec);
@@ -125,11 +129,18 @@ class Scheduler {
       task.phase = Phase::training;
       ++task.tries;
       ++running_;
-      say(task, task.tries == 1 ? "started" : concat("try ", task.tries));
+      const std::string where = task.gpus.empty() ? "" : " on GPU " + task.gpus;
+      say(task, (task.tries == 1 ? "started" : concat("try ", task.tries)) + where);
     } catch (const Error& error) {
-      task.lock.reset();
+      release(task);
       settle(task, Phase::failed, error.what());
     }
+  }
+
+  void release(Task& task) {
+    task.lock.reset();
+    gpus_.give_back(task.gpus);
+    task.gpus.clear();
   }
 
   void collect() {
@@ -137,7 +148,7 @@ class Scheduler {
       if (task.phase != Phase::training) continue;
       int status = 0;
       if (::waitpid(task.process, &status, WNOHANG) == 0) continue;
-      task.lock.reset();
+      release(task);
       --running_;
       ended(task, status);
     }
@@ -197,6 +208,7 @@ class Scheduler {
   const LaunchSection& launch_;
   const RunStore& store_;
   const SchedulerOptions& options_;
+  GpuShares gpus_;
   std::vector<Task> tasks_;
   std::size_t running_ = 0;
   bool asked_ = false;

@@ -18,6 +18,7 @@ struct SweepOutcome {
 struct SchedulerOptions {
   std::vector<const PlannedRun*> runs;  // a parent among them or done before
   std::size_t side_by_side = 1;
+  std::vector<std::string> gpus = {};  // that runs are spread over; none: each sees what we see
   std::function<void(const std::string&)> say;  // a line for a person
 };
 

@@ -1,28 +1,14 @@
 #include "launch/checkpoint/safetensors.h"
 
-#include <array>
-#include <bit>
-#include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "core/cpu/cpu_backend.h"
+#include "launch/checkpoint/safetensors_file.h"
 
 namespace convoy {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 const std::string kPrefix = "parameters/";
-
-const char* safetensors_dtype(DType dtype) {
-  switch (dtype) {
-    case DType::f64: return "F64";
-    case DType::f32: return "F32";
-    case DType::bf16: return "BF16";
-    default: throw Error(concat("safetensors export of ", name_of(dtype), " is not possible"));
-  }
-}
 
 // Replaces the beginning of a name inside a block.
 std::string name_in_block(const std::string& rest) {
@@ -44,30 +30,6 @@ std::string name_in_block(const std::string& rest) {
   throw Error("parameter name '" + rest + "' inside a block has no exported name");
 }
 
-// The header: 8 bytes of length, then JSON padded with spaces to a multiple of 8.
-std::string header_bytes(const Json& json) {
-  std::string text = json.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  const auto length = static_cast<std::uint64_t>(text.size());
-  std::string bytes;
-  for (int i = 0; i < 8; ++i) bytes.push_back(static_cast<char>(length >> (8 * i)));
-  return bytes + text;
-}
-
-Json header_of(const Checkpoint& checkpoint, DType dtype) {
-  Json json = {{"__metadata__", {{"format", "pt"}, {"producer", "convoy"}}}};
-  std::int64_t offset = 0;
-  for (const auto& tensor : checkpoint.manifest().tensors) {
-    if (!tensor.name.starts_with(kPrefix)) continue;
-    const std::int64_t end = offset + tensor.size() * static_cast<std::int64_t>(size_of(dtype));
-    json[exported_name(tensor.name.substr(kPrefix.size()))] = {{"dtype", safetensors_dtype(dtype)},
-                                                               {"shape", tensor.shape},
-                                                               {"data_offsets", {offset, end}}};
-    offset = end;
-  }
-  return json;
-}
-
 }  // namespace
 
 std::string exported_name(const std::string& parameter) {
@@ -85,23 +47,21 @@ std::string exported_name(const std::string& parameter) {
 
 void export_safetensors(const Checkpoint& checkpoint, const std::filesystem::path& output,
                         DType dtype) {
-  static_assert(std::endian::native == std::endian::little, "safetensors is little-endian");
-  const std::filesystem::path temporary = output.string() + ".partial";
   const auto backend = make_cpu_backend(NumericsMode::fast);
-  std::ofstream file(temporary, std::ios::binary | std::ios::trunc);
-  file << header_bytes(header_of(checkpoint, dtype));
+  std::vector<SafetensorsEntry> entries;
   for (const auto& tensor : checkpoint.manifest().tensors) {
     if (!tensor.name.starts_with(kPrefix)) continue;
-    const auto size = static_cast<std::size_t>(tensor.size());
-    std::vector<std::byte> stored(size * size_of(tensor.dtype)), wanted(size * size_of(dtype));
-    const Tensor from(stored.data(), tensor.dtype, DeviceKind::cpu, tensor.shape);
-    checkpoint.read(tensor.name, from);
-    backend->convert(Tensor(wanted.data(), dtype, DeviceKind::cpu, tensor.shape), from);
-    file.write(reinterpret_cast<const char*>(wanted.data()), std::ssize(wanted));
+    const auto values = [&checkpoint, &backend, &tensor](const Tensor& host) {
+      std::vector<std::byte> stored(static_cast<std::size_t>(tensor.size()) *
+                                    size_of(tensor.dtype));
+      const Tensor from(stored.data(), tensor.dtype, DeviceKind::cpu, tensor.shape);
+      checkpoint.read(tensor.name, from);
+      backend->convert(host, from);
+    };
+    entries.push_back(
+        {exported_name(tensor.name.substr(kPrefix.size())), dtype, tensor.shape, values});
   }
-  file.close();
-  if (!file) throw Error("cannot write " + temporary.string());
-  std::filesystem::rename(temporary, output);
+  write_safetensors(output, entries);
 }
 
 }  // namespace convoy

@@ -125,7 +125,8 @@ TEST_P(Shipped, PlansAndIsMatched) {
 INSTANTIATE_TEST_SUITE_P(Manifests, Shipped,
                          testing::Values("quickstart.toml", "ladder_hopper.toml",
                                          "ladder_hopper_lr.toml", "placement.toml",
-                                         "width_rank.toml", "paper_150m_2b.toml", "mqar.toml"));
+                                         "width_rank.toml", "paper_150m_2b.toml", "mqar.toml",
+                                         "trained.toml"));
 
 TEST(Manifest, AMixtureOfExpertsIsPlannedOrSaysWhatIsMissing) {
   const auto path = std::filesystem::path(CONVOY_SOURCE) / "experiments/manifests/moe.toml";

@@ -6,10 +6,10 @@ namespace convoy::test {
 namespace {
 
 TEST(CommandLine, EveryVerbHelpsWithAnExample) {
-  for (const char* verb :
-       {"prepare", "corpus austen", "tokenizer train", "tokenizer encode", "tokenizer decode",
-        "train", "eval", "sample", "plan", "checkpoint info", "checkpoint verify",
-        "checkpoint export", "bench", "report", "fit", "compare"}) {
+  for (const char* verb : {"prepare", "corpus austen", "tokenizer train", "tokenizer encode",
+                           "tokenizer decode", "train", "eval", "sample", "plan", "checkpoint info",
+                           "checkpoint verify", "checkpoint export", "inspect gradients",
+                           "inspect batches", "bench", "report", "fit", "compare"}) {
     const auto help = run_convoy(std::string(verb) + " --help");
     EXPECT_EQ(help.code, 0) << verb;
     EXPECT_NE(help.output.find("Example"), std::string::npos) << verb << "\n" << help.output;

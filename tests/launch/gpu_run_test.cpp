@@ -93,6 +93,33 @@ TEST_F(GpuRun, StoppedAndResumedEqualsUndisturbed) {
   EXPECT_EQ(losses("cut"), losses("whole"));
 }
 
+// The 305M model of arXiv 2606.03825 with convolutions on q, k, v, 3 steps of 2 x 2 windows. Each
+// process finds empty caches of kernels; the last one resumes from the first one's second step.
+TEST_F(GpuRun, The305MModelGivesTheSameBitsInFreshProcesses) {
+  int started = 0;
+  const auto run = [&](const std::string& output, const std::string& more) {
+    const std::string home = path("home" + std::to_string(++started));
+    std::filesystem::create_directories(home);
+    const auto result =
+        run_shell("HOME=" + home + " XDG_CACHE_HOME=" + home + " CUDA_CACHE_PATH=" + home + " " +
+                  kConvoy + " train " + kSource +
+                  "/launch/configs/paper_300m.toml --set data.train=" + path("text.h5") +
+                  " --set data.pack=stream --set train.device=cuda --set train.precision=bf16"
+                  " --set train.steps=3 --set train.batch_tokens=16384 --set train.micro_batch=2"
+                  " --set model.conv.kind=lowrank --output " +
+                  path(output) + " " + more);
+    ASSERT_EQ(result.code, 0) << result.output;
+  };
+  run("first", "--set checkpoint.at=[2]");
+  run("second", "");
+  run("resumed", "--resume " + path("first") + "/checkpoints/step_00000002");
+  const auto sums = tensor_sums(folder_.path() / "first");
+  EXPECT_EQ(tensor_sums(folder_.path() / "second"), sums);
+  EXPECT_EQ(tensor_sums(folder_.path() / "resumed"), sums);
+  EXPECT_EQ(losses("second"), losses("first"));
+  EXPECT_EQ(losses("resumed").at(3), losses("first").at(3));
+}
+
 // Sums of up to 512 terms in another order, 40 steps long.
 TEST_F(GpuRun, F32FollowsTheCpu) {
   train("cpu", "--set train.device=cpu");

@@ -115,6 +115,20 @@ TEST(LayoutEquality, EveryLayoutTrainsTheSameBits) {
   }
 }
 
+// Where few positions have a label the head sees these rows alone, wherever it stands.
+TEST(LayoutEquality, AssociativeRecallHasTheSameBitsOnEveryLayout) {
+  const LayoutLab lab(kModel);
+  const std::vector<std::string> recall = {"train.steps=12", "data.train=mqar:pairs=3,vocab=64",
+                                           "data.val=mqar:pairs=3,vocab=64,samples=21"};
+  const RunOutcome one = lab.run({}, "one", recall);
+  ASSERT_EQ(one.losses.size(), 12u);
+  for (const LayoutCase& layout : std::vector<LayoutCase>{
+           {2, 3, 2, "1f1b"}, {1, 0, 4, "zb-h1"}, {4, 1, 1, "gpipe"}, {2, 2, 2, "zb-v", "block"}}) {
+    SCOPED_TRACE(layout.describe());
+    expect_same_bits(lab.run(layout, layout.describe(), recall), one);
+  }
+}
+
 TEST(LayoutEquality, ARunResumedOnAnotherLayoutHasTheSameBits) {
   const LayoutLab lab(kModel);
   const std::vector<std::string> short_run = {"train.steps=12", "checkpoint.every=4",

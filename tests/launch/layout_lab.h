@@ -69,9 +69,9 @@ class LayoutLab {
 
   RunConfig config(const LayoutCase& layout, const std::vector<std::string>& more = {}) const {
     auto overrides = layout.overrides();
-    overrides.insert(overrides.end(), more.begin(), more.end());
     overrides.push_back("data.train=" + data());
     overrides.push_back("data.val=" + data());
+    overrides.insert(overrides.end(), more.begin(), more.end());
     overrides.emplace_back("log.console=quiet");
     return parse_config(toml_, "the test's model", overrides);
   }

@@ -1,6 +1,7 @@
 // The FLOPs that the accounting gives a model are the multiply-adds that its forward pass does,
 // each counted where it happens: exactly, for every filter, placement and kind of head.
 #include "models/accounting.h"
+#include "models/batch_rows.h"
 #include "tests/models/counting_backend.h"
 #include "tests/models/model_harness.h"
 
@@ -41,13 +42,33 @@ BatchView stream_batch(Arena& arena, const ModelConfig& model) {
   return batch;
 }
 
-double forward_loss(Backend& backend, const ModelConfig& config) {
+// Keeps every `one_in`-th target, and names their rows where that is not all.
+struct SparseLabels {
+  LabelRows host;
+
+  void keep_one_in(std::int64_t one_in, BatchView& batch) {
+    if (one_in == 1) return;
+    auto* targets = batch.targets.data<std::int32_t>();
+    for (std::int64_t i = 0; i < batch.rows(); ++i) {
+      if (i % one_in != 0) targets[i] = -1;
+    }
+    fill_labels(host, std::span(targets, static_cast<std::size_t>(batch.rows())));
+    const auto view = [](std::vector<std::int32_t>& v) {
+      return Tensor(v.data(), DType::i32, DeviceKind::cpu, {std::ssize(v)});
+    };
+    batch.labels = {view(host.rows), view(host.targets), view(host.place)};
+  }
+};
+
+double forward_loss(Backend& backend, const ModelConfig& config, std::int64_t one_in = 1) {
   Arena arena(backend, "test", std::size_t{16} << 20);
   ParameterStore store;
   const Transformer model(store, config, 0);
   store.allocate(backend, DType::f64);
   redraw(store, 7);
-  const BatchView batch = stream_batch(arena, config);
+  BatchView batch = stream_batch(arena, config);
+  SparseLabels labels;
+  labels.keep_one_in(one_in, batch);
   const OwnedTensor losses(backend, DType::f64, {batch.rows()});
   model.evaluate({backend, arena, DType::f64}, batch, losses.view());
   double sum = 0;
@@ -55,17 +76,17 @@ double forward_loss(Backend& backend, const ModelConfig& config) {
   return sum;
 }
 
-ForwardPass counted_forward(const ModelConfig& config) {
+ForwardPass counted_forward(const ModelConfig& config, std::int64_t one_in = 1) {
   CountingBackend backend;
-  const double loss = forward_loss(backend, config);
+  const double loss = forward_loss(backend, config, one_in);
   return {loss, backend.counted()};
 }
 
-void expect_counted(const ModelConfig& config) {
+void expect_counted(const ModelConfig& config, std::int64_t one_in = 1) {
   SCOPED_TRACE(concat(config.label(), config.tie_embeddings ? ", tied" : ", untied", ", kv heads ",
                       config.kv_heads(), ", d_ff ", config.d_ff));
-  const ForwardPass pass = counted_forward(config);
-  const FlopParts parts = training_flops_per_token(config);
+  const ForwardPass pass = counted_forward(config, one_in);
+  const FlopParts parts = training_flops_per_token(config, 1 / static_cast<double>(one_in));
   const auto tokens = static_cast<double>(kSequences * config.seq_len);
   const auto flops = [](std::int64_t multiply_adds) {
     return kTrainingFlopsOfAMultiplyAdd * static_cast<double>(multiply_adds);
@@ -115,6 +136,12 @@ TEST_P(CountedKinds, OtherWidthsRanksAndNormsToo) {
   ModelConfig no_mlp = model_with(GetParam(), {ConvSite::q, ConvSite::v});
   no_mlp.d_ff = 0;
   expect_counted(no_mlp);
+}
+
+TEST_P(CountedKinds, TheHeadCountsLabelledRowsAlone) {
+  ModelConfig model = model_with(GetParam(), kAllSites);
+  model.seq_len = 16;  // of 32 rows a half, a quarter, a sixteenth
+  for (const std::int64_t one_in : {2, 4, 16}) expect_counted(model, one_in);
 }
 
 // What is counted is what computes the loss: the same model on the CPU's own operations agrees to

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <span>
 
 #include "models/batch_rows.h"
@@ -33,7 +34,11 @@ struct Task {
   DType dtype = DType::f64;
   std::int64_t recompute_blocks = 0;
   std::int64_t length = model.seq_len;
+  std::int64_t labels_one_in = 0;  // a label at every so many positions; 0: at four of five
 };
+
+// Whether a batch names its labelled rows, so that the head sees them alone.
+enum class LabelRowsNamed : bool { no, yes };
 
 // By global name, row-major of the global shape.
 using Tensors = std::map<std::string, std::vector<double>>;
@@ -56,7 +61,9 @@ struct HostBatch {
       for (const std::int64_t start : starts_of(task, b)) {
         const auto i = static_cast<std::int64_t>(tokens.size());
         tokens.push_back(draw(i));
-        targets.push_back(i % 5 == 4 ? -1 : draw(i + (1 << 20)));
+        const bool label =
+            task.labels_one_in > 0 ? i % task.labels_one_in == task.labels_one_in - 1 : i % 5 != 4;
+        targets.push_back(label ? draw(i + (1 << 20)) : -1);
         document_start.push_back(static_cast<std::int32_t>(start));
       }
     }
@@ -82,7 +89,7 @@ struct HostBatch {
 // One rank's part of a pass.
 class RankPass {
  public:
-  RankPass(const Task& task, const Sharding& sharding)
+  RankPass(const Task& task, const Sharding& sharding, LabelRowsNamed named = LabelRowsNamed::no)
       : task_(task),
         sharding_(sharding),
         backend_(make_cpu_backend(NumericsMode::invariant)),
@@ -95,6 +102,7 @@ class RankPass {
     rows_ = rows_of_rank(
         {task.sequences, task.length, whole.tokens, whole.targets, whole.document_start}, sharding);
     losses_.resize(rows_.tokens.size());
+    if (named == LabelRowsNamed::yes) fill_labels(labels_.emplace(), rows_.targets);
   }
 
   void train() {
@@ -107,9 +115,11 @@ class RankPass {
 
   Context context() { return {*backend_, arena_, task_.dtype}; }
   BatchView batch() {
-    return {rows_.sequences,     rows_.length,          view(rows_.tokens),
-            view(rows_.targets), view(rows_.positions), view(rows_.document_start),
-            view(rows_.reach),   view(rows_.own_reach)};
+    BatchView batch{rows_.sequences,     rows_.length,          view(rows_.tokens),
+                    view(rows_.targets), view(rows_.positions), view(rows_.document_start),
+                    view(rows_.reach),   view(rows_.own_reach)};
+    if (labels_) batch.labels = {view(labels_->rows), view(labels_->targets), view(labels_->place)};
+    return batch;
   }
   ParameterStore& store() { return store_; }
   const Transformer& model() const { return model_; }
@@ -144,6 +154,7 @@ class RankPass {
   ParameterStore store_;
   Transformer model_;
   BatchRows rows_;
+  std::optional<LabelRows> labels_;
   std::vector<double> losses_;
 };
 
@@ -178,8 +189,8 @@ inline void put_gradients(Tensors& whole, const ParameterStore& store, bool coun
   }
 }
 
-inline Outcome on_one_rank(const Task& task) {
-  RankPass pass(task, one_rank());
+inline Outcome on_one_rank(const Task& task, LabelRowsNamed named = LabelRowsNamed::no) {
+  RankPass pass(task, one_rank(), named);
   pass.train();
   Outcome outcome;
   pass.put_losses(outcome.losses);
@@ -198,11 +209,12 @@ void on_each_rank(const Splitting& splitting, Body body) {
   });
 }
 
-inline Outcome on_ranks(const Task& task, const Splitting& splitting) {
+inline Outcome on_ranks(const Task& task, const Splitting& splitting,
+                        LabelRowsNamed named = LabelRowsNamed::no) {
   Outcome outcome;
   std::vector<std::vector<Tensors>> replicas(static_cast<std::size_t>(splitting.mesh.cp));
   on_each_rank(splitting, [&](Communicator& world, const Sharding& sharding) {
-    RankPass pass(task, sharding);
+    RankPass pass(task, sharding, named);
     pass.train();
     for (int turn = 0; turn < world.size(); ++turn) {  // one after the other: the sums are ordered
       world.barrier();
