@@ -68,8 +68,8 @@ class Projection {
   bool convolves_whole_rows() const;
   // Whether it may do so in the backward pass too, with the gradients of the filters.
   bool convolves_back_at_once(const Context& context) const;
-  ConvolvedInput convolution(std::size_t output, const Saved& saved) const;
-  ConvGradients gradients(std::size_t output, const Saved& saved) const;  // after prepare_backward
+  ConvolvedInput convolution(std::size_t i, const Saved& saved) const;
+  ConvGradients gradients(std::size_t i, const Saved& saved) const;  // after prepare_backward
   ConvRows whole_rows(const BatchView& batch) const;
   // Whether forward_add may be called: split by inputs, but whole on this rank, and one output.
   bool adds_residual() const;

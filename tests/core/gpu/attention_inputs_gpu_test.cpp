@@ -87,7 +87,7 @@ class HeadsPair {
   void expect_backward() {
     ops::attention_inputs_forward(bench_.cpu(), in_, heads_);
     ops::attention_inputs_forward(bench_.gpu(), gin_, gheads_);
-    std::array<AttentionInputGradients, 3> cpu, size;
+    std::array<AttentionInputGradients, 3> cpu;
     for (std::size_t i = 0; i < 3; ++i) {
       dy_[i] = bench_.random({c_.rows(), c_.channels(i)});
       cpu[i] = host_gradients(i);
