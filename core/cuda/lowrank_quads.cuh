@@ -148,7 +148,7 @@ class QuadLoader {
     z_ = of_z.z.data + (first_ + z_row()) * of_z.z.stride + threadIdx.x % 2 * 8;
     z_step_ = kTokens * of_z.z.stride;
     index_ = (threadIdx.x / kTokens % 2 == 0 ? reach : positions);
-    if (index_ != nullptr) index_ += first_ + threadIdx.x % kTokens;
+    if (index_ != nullptr) index_ += first_ + static_cast<int>(threadIdx.x % kTokens);
     fallback_ = conv.x.data;
   }
 
