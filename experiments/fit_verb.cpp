@@ -11,7 +11,7 @@ namespace convoy {
 namespace {
 
 struct TableOptions {
-  std::string table;
+  std::vector<std::string> tables;
   std::vector<std::string> columns;
   bool json = false;
 };
@@ -30,7 +30,8 @@ struct CompareVerb : TableOptions {
 };
 
 void add_table_options(CLI::App& verb, TableOptions& options) {
-  verb.add_option("table", options.table, "Runs, as CSV or JSON lines (.jsonl)")
+  verb.add_option("tables", options.tables,
+                  "Runs, as CSV or JSON lines (.jsonl); several tables count as one")
       ->required()
       ->type_name("TABLE");
   verb.add_option(
@@ -50,7 +51,7 @@ Runs read_table(const TableOptions& options) {
       throw Error(concat("--column ", choice, ": write FIELD=HEADING, as in N=params"));
     columns[choice.substr(0, equals)] = choice.substr(equals + 1);
   }
-  return read_runs(options.table, columns);
+  return read_runs(options.tables, columns);
 }
 
 void fit_main(FitVerb& options) {

@@ -4,6 +4,7 @@
 #include <ceres/gradient_problem_solver.h>
 #include <ceres/tiny_solver.h>
 #include <ceres/tiny_solver_autodiff_function.h>
+#include <glog/logging.h>
 
 #include <cmath>
 
@@ -40,6 +41,13 @@ struct HuberCost {
   }
 };
 
+// Ceres tells glog, on stderr, where a line search has no digits left to go on with: at the
+// minimum, mostly. We judge the end of a search by its gradient, and what else is wrong comes as a
+// summary.
+void silence_the_log() {
+  [[maybe_unused]] static const int once = FLAGS_minloglevel = google::GLOG_FATAL;
+}
+
 template <int kParameters>
 void minimize_huber(const Problem& problem, double* theta) {
   using Function = ceres::AutoDiffFirstOrderFunction<HuberCost, kParameters>;
@@ -52,6 +60,7 @@ void minimize_huber(const Problem& problem, double* theta) {
   options.gradient_tolerance = 1e-13;
   options.parameter_tolerance = 1e-13;
   options.logging_type = ceres::SILENT;
+  silence_the_log();
   ceres::GradientProblemSolver::Summary summary;
   ceres::Solve(options, gradient_problem, theta, &summary);
 }

@@ -57,7 +57,7 @@ Screened screen(const std::vector<RunRow>& runs) {
       const auto [at, is_new] = by_id.emplace(run.run_id, &run);
       if (!is_new) {
         exclude(
-            concat("duplicate: line ", run.line, " repeats the run_id of line ", at->second->line));
+            concat("duplicate: ", place_of(run), " repeats the run_id of ", place_of(*at->second)));
         continue;
       }
     }

@@ -150,9 +150,12 @@ std::vector<std::string> notes_on(const Columns& columns) {
 
 }  // namespace
 
-std::string label_of(const RunRow& run) {
-  return run.run_id.empty() ? concat("line ", run.line) : run.run_id;
+std::string place_of(const RunRow& run) {
+  return run.table.empty() ? concat("line ", run.line)
+                           : concat("line ", run.line, " of ", run.table);
 }
+
+std::string label_of(const RunRow& run) { return run.run_id.empty() ? place_of(run) : run.run_id; }
 
 Runs parse_runs(std::string_view text, const std::string& name, TableFormat format,
                 const ColumnChoice& chosen) {
@@ -181,6 +184,29 @@ Runs read_runs(const std::filesystem::path& path, const ColumnChoice& columns) {
   const bool lines = ending == ".jsonl" || ending == ".ndjson";
   return parse_runs(read_text(path), path.string(), lines ? TableFormat::jsonl : TableFormat::csv,
                     columns);
+}
+
+Runs read_runs(const std::vector<std::string>& paths, const ColumnChoice& columns) {
+  CHECK(!paths.empty(), "no table to read");
+  Runs all = read_runs(paths.front(), columns);
+  if (paths.size() == 1) return all;
+  for (RunRow& run : all.rows) run.table = paths.front();
+  for (std::string& note : all.notes) note = concat(paths.front(), ": ", note);
+  for (std::size_t i = 1; i < paths.size(); ++i) {
+    Runs more = read_runs(paths[i], columns);
+    if (more.has_flops != all.has_flops)
+      throw Error(concat(all.has_flops ? paths[i] : all.source, " has no column of FLOPs, and ",
+                         all.has_flops ? all.source : paths[i],
+                         " has one: C = 6 N D beside counted FLOPs would make two scales; name the "
+                         "column with --column C=HEADING"));
+    all.source += ", " + paths[i];
+    for (RunRow& run : more.rows) {
+      run.table = paths[i];
+      all.rows.push_back(std::move(run));
+    }
+    for (const std::string& note : more.notes) all.notes.push_back(concat(paths[i], ": ", note));
+  }
+  return all;
 }
 
 }  // namespace convoy

@@ -15,7 +15,8 @@ namespace convoy {
 
 // One trained model. A number that the table lacks is NaN, a word that it lacks is empty.
 struct RunRow {
-  int line = 0;  // in the file
+  int line = 0;            // in the file
+  std::string table = {};  // the file, where the runs of several are together
   std::string run_id = {};
   std::string arch = {};
   std::string size = {};  // names N (and the shape) where the table has no such column
@@ -34,6 +35,7 @@ struct RunRow {
 
 // run_id, or the line.
 std::string label_of(const RunRow& run);
+std::string place_of(const RunRow& run);  // "line 3", or "line 3 of more.csv"
 
 struct Runs {
   std::string source = {};
@@ -50,9 +52,13 @@ using ColumnChoice = std::map<std::string, std::string>;
 // The format follows the name: .jsonl and .ndjson are JSON lines, everything else is CSV.
 Runs read_runs(const std::filesystem::path& path, const ColumnChoice& columns = {});
 
+// Several tables as one: a study that was trained in parts, or two people's. Throws Error where one
+// has a column of FLOPs and another has not.
+Runs read_runs(const std::vector<std::string>& paths, const ColumnChoice& columns);
+
 // Throws Error where the loss, or all means to know C, are missing; where two headings claim one
 // field; where a cell is not a number or a size is not positive.
 Runs parse_runs(std::string_view text, const std::string& name, TableFormat format,
-                const ColumnChoice& columns = {});
+                const ColumnChoice& chosen = {});
 
 }  // namespace convoy

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "experiments/fit/screening.h"
 #include "experiments/fit/table.h"
 #include "tests/experiments/run_directory.h"
 
@@ -115,6 +116,32 @@ TEST(RunTable, TwoColumnsForOneFieldAreRefusedUnlessOneIsChosen) {
             std::string::npos);
   EXPECT_NE(refusal_of(text, TableFormat::csv, {{"M", "params"}}).find("the fields are"),
             std::string::npos);
+}
+
+// A run that one table shows unfinished and the other done counts once, as done.
+TEST(RunTable, SeveralTablesCountAsOne) {
+  const testing::TemporaryDirectory place;
+  const auto write = [&](const char* name, const std::string& text) {
+    testing::write_text(place.path() / name, text);
+    return (place.path() / name).string();
+  };
+  const std::string first = write("first.csv",
+                                  "run_id,N,D,C,status,loss\n"
+                                  "a,1e6,2e7,1e14,done,4\nb,4e6,8e7,2e15,interrupted,\n");
+  const std::string second = write("second.csv",
+                                   "run_id,status,params,tokens,flops,val_loss,extra\n"
+                                   "b,done,4e6,8e7,2e15,3.5,x\na,done,1e6,2e7,1e14,4,x\n");
+  const Runs runs = read_runs({first, second}, {});
+  ASSERT_EQ(runs.rows.size(), 4U);
+  const Screened screened = screen(runs.rows);
+  ASSERT_EQ(screened.runs.size(), 2U);
+  EXPECT_EQ(screened.runs[0].run_id, "a");
+  EXPECT_EQ(screened.runs[1].loss, 3.5);
+  ASSERT_EQ(screened.exclusions.size(), 2U);
+  EXPECT_EQ(screened.exclusions[1].reason,
+            concat("duplicate: line 3 of ", second, " repeats the run_id of line 2 of ", first));
+  const std::string bare = write("bare.csv", "N,D,loss\n1e6,2e7,4\n");
+  EXPECT_THROW(read_runs({first, bare}, {}), Error);
 }
 
 TEST(RunTable, JsonLinesGiveTheSameRuns) {

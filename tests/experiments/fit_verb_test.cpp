@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -82,6 +83,25 @@ TEST_F(FitVerbs, FitPrintsATableForPeople) {
   for (const char* part : {"L(N, D) = E + A/N^alpha + B/D^beta", "108 of 108 starts agree", "alpha",
                            "held out", "10 x the largest C"})
     EXPECT_NE(text.find(part), std::string::npos) << part << " in\n" << text;
+}
+
+// Losses that no falling curve fits drive the line searches into corners that Ceres remarks on.
+TEST_F(FitVerbs, FitSaysNothingBesideItsResult) {
+  std::vector<RunRow> runs;
+  for (const double loss : {3.9593126018696343, 2.6, 3.365531803931983, 3.0564696007321044}) {
+    const double C = 1e12 * std::pow(10, 0.35 * static_cast<double>(runs.size()));
+    runs.push_back({.run_id = concat("r", runs.size()), .arch = "a", .status = "done"});
+    RunRow& run = runs.back();
+    run.size = concat("s", runs.size());
+    run.N = 1e4 * static_cast<double>(runs.size());
+    run.C = C;
+    run.D = C / 6 / run.N;
+    run.loss = loss;
+  }
+  ::testing::internal::CaptureStderr();
+  const std::string text = run_verb("fit " + write(runs) + " --law power");
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+  EXPECT_FALSE(text.empty());
 }
 
 TEST_F(FitVerbs, CompareGivesAnAdvantageForEveryArmAndBudget) {

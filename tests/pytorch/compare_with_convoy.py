@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Convoy beside the same model in plain PyTorch.
+r"""Convoy beside the same model in plain PyTorch.
 
   tests/pytorch/compare_with_convoy.py --convoy build/cpu/convoy --device cpu
-  tests/pytorch/compare_with_convoy.py --convoy build/cuda/convoy --device cuda --training
+  tests/pytorch/compare_with_convoy.py --convoy build/cuda/convoy --device cuda \
+    --parts gradients training
 
 gradients   f32 (no TF32): logits, loss and the gradient of every parameter from one checkpoint and
             one batch differ by at most 1e-4 of their norm, for every kind of convolution; three
             wrong models must differ by more. On a GPU also bf16: Convoy's gradients are as near to
-            the f32 ones as PyTorch's own bf16 gradients are.
+            the f32 ones as PyTorch's own bf16 gradients are, to one bit.
 training    200 steps from the same weights on the same batches with the same AdamW, in bf16 on a
             GPU (f32 masters), else in f32: the mean loss over each 20 steps differs by no more than
             Convoy's own runs of three seeds do.
@@ -32,7 +33,7 @@ from transformer import Batch, Shape, Transformer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-4   # of the norm, in f32
-BF16_RATIO = 1.25  # Convoy's bf16 error beside PyTorch's
+BF16_RATIO = 2     # one bit: Convoy's bf16 error beside PyTorch's, whose attention is f32 inside
 WINDOW = 20        # steps whose losses are averaged
 EVERYWHERE = '["q","k","v","o","gate","up","down"]'
 
@@ -52,7 +53,9 @@ def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("--convoy", default=str(ROOT / "build/cpu/convoy"))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--training", action="store_true", help="also the training curves")
+    parser.add_argument("--parts", nargs="+", choices=["gradients", "training"],
+                        default=["gradients"])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--d-model", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
@@ -274,6 +277,16 @@ def compared_training(convoy, variant, device):
             "convoy_losses": seeds, "passed": passed}
 
 
+def all_gradients(convoy, variant, device):
+    result, case = compared_gradients(convoy, variant, device)
+    results = [result]
+    if variant.startswith("headwise"):
+        results.append(wrong_models_differ(variant, case))
+    if device == "cuda":
+        results.append(compared_bf16(convoy, variant, device))
+    return results
+
+
 def main():
     args = arguments()
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -286,15 +299,13 @@ def main():
     results = []
     with tempfile.TemporaryDirectory() as name:
         convoy = Convoy(args, pathlib.Path(name))
-        for variant in VARIANTS:
-            result, case = compared_gradients(convoy, variant, args.device)
-            results.append(result)
-            if variant.startswith("headwise"):
-                results.append(wrong_models_differ(variant, case))
-            if args.device == "cuda":
-                results.append(compared_bf16(convoy, variant, args.device))
-        if args.training:
-            results += [compared_training(convoy, variant, args.device) for variant in TRAINED]
+        for variant in args.variants:
+            if "gradients" in args.parts:
+                results += all_gradients(convoy, variant, args.device)
+            if "training" in args.parts and variant in TRAINED:
+                results.append(compared_training(convoy, variant, args.device))
+    if not results:
+        sys.exit(f"nothing to compare: only {TRAINED} are trained")
     if args.json:
         device = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
         pathlib.Path(args.json).write_text(json.dumps(
