@@ -16,7 +16,16 @@ namespace {
 
 class CoScheduled : public testing::TestWithParam<CoSchedule> {};
 
-void expect_hidden(CoSchedule what, NumericsMode mode) {
+struct Measured {
+  double on, off;  // share of the transfers that was hidden
+  double saved;    // of a pass without overlap, in units of the transfers
+
+  // Without overlap it may be less than 0: a sleeper wakes late, never early. What is hidden is
+  // time that the pass does not take.
+  bool hides() const { return on >= 0.7 && off <= 0.05 && saved >= 0.5; }
+};
+
+Measured measure(CoSchedule what, NumericsMode mode) {
   const auto pair = make_null_communicator(0, 2);
   const OverlapOptions options{.mode = mode};
   const auto on = measure_overlap(what, Overlap::yes, *pair, options);
@@ -26,10 +35,19 @@ void expect_hidden(CoSchedule what, NumericsMode mode) {
       "pass %.1f ms on, %.1f ms off\n",
       std::string(name_of(what)).c_str(), 1e3 * on.transfer, 1e3 * on.cover, 100 * on.hidden(),
       100 * off.hidden(), 1e3 * on.pass, 1e3 * off.pass);
-  EXPECT_GE(on.hidden(), 0.7);
-  EXPECT_LE(off.hidden(), 0.05);  // it may be less than 0: a sleeper wakes late, never early
-  // What is hidden is time that the pass does not take.
-  EXPECT_GE(off.pass - on.pass, 0.5 * on.transfer);
+  return {on.hidden(), off.hidden(), (off.pass - on.pass) / on.transfer};
+}
+
+// Others may take the processor away while it is measured, which makes hiding look less, so there
+// are several attempts; code that does not overlap hides nothing in any of them.
+void expect_hidden(CoSchedule what, NumericsMode mode) {
+  constexpr int kAttempts = 5;
+  Measured measured{};
+  for (int attempt = 0; attempt < kAttempts && !measured.hides(); ++attempt) {
+    measured = measure(what, mode);
+  }
+  EXPECT_TRUE(measured.hides()) << "hidden: " << measured.on << " with overlap, " << measured.off
+                                << " without; saved: " << measured.saved << " of the transfers";
 }
 
 TEST_P(CoScheduled, HidesMostOfItsCommunicationAndNoneWithoutOverlap) {

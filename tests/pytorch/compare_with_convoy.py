@@ -59,7 +59,7 @@ def arguments():
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--d-model", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--json", help="file for the results")
+    parser.add_argument("--json", help="file for the setting and the results, a line each")
     return parser.parse_args()
 
 
@@ -308,9 +308,12 @@ def main():
         sys.exit(f"nothing to compare: only {TRAINED} are trained")
     if args.json:
         device = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
-        pathlib.Path(args.json).write_text(json.dumps(
-            {"torch": torch.__version__, "device": device, "norm_eps": 1e-5, "rope_theta": 1e4,
-             "rope_pairs": "half-split", "tolerance": TOLERANCE, "results": results}, indent=1))
+        setting = {"torch": torch.__version__, "device": device, "d_model": args.d_model,
+                   "n_layers": args.layers, "norm_eps": Shape.norm_eps,
+                   "rope_theta": Shape.rope_theta, "rope_pairs": Shape.rope_pairs,
+                   "tolerance": TOLERANCE}
+        lines = [json.dumps(line) for line in (setting, *results)]
+        pathlib.Path(args.json).write_text("\n".join(lines) + "\n")
     sys.exit(0 if all(result["passed"] for result in results) else 1)
 
 
