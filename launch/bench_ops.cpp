@@ -41,7 +41,7 @@ class RandomTensors {
 
 std::size_t arena_bytes(const BenchSetup& s) {
   const auto rows = static_cast<std::size_t>(std::max<std::int64_t>(s.sequences * s.length, 1024));
-  return rows * static_cast<std::size_t>(s.channels) * size_of(s.dtype) * 28 +
+  return rows * static_cast<std::size_t>(s.channels) * size_of(s.dtype) * 34 +
          (std::size_t{64} << 20);
 }
 
