@@ -16,9 +16,6 @@ namespace {
 
 constexpr int kMostInputs = 3;
 
-// Blocks an SM, as registers allow.
-constexpr int resident(bool backward) { return backward ? 2 : 3; }
-
 struct Input {
   QuadConv conv;
   Rows<bf16> y;         // forward
@@ -156,7 +153,7 @@ __device__ inline void store_norm_gradient(float (&dnorm)[8], const InputsCall& 
 }
 
 template <bool Backward>
-__global__ void __launch_bounds__(kQuadThreads, resident(Backward))
+__global__ void __launch_bounds__(kQuadThreads, 2)
     inputs_kernel(const __grid_constant__ InputsCall call) {
   extern __shared__ __align__(16) char memory[];
   wait_for_previous();
@@ -223,8 +220,7 @@ bool takes(std::span<const AttentionInput> inputs, const HeadsShape& shape) {
 // A call for the inputs that `add` gives to it, one by one.
 class InputsLaunch {
  public:
-  InputsLaunch(const HeadsShape& shape, const double* frequency, bool backward)
-      : backward_(backward) {
+  InputsLaunch(const HeadsShape& shape, const double* frequency) {
     call_.head_width = static_cast<int>(shape.head_width);
     call_.epsilon = static_cast<float>(shape.norm_epsilon);
     call_.frequency = frequency;
@@ -244,7 +240,7 @@ class InputsLaunch {
     input.blocks = ceil_div(input.conv.channels, call_.block_channels());
     blocks_ += input.blocks;
     call_.rows = in.x.rows();
-    call_.chunk_rows = quad_chunk_rows(call_.rows, blocks_, resident(backward_));
+    call_.chunk_rows = quad_chunk_rows(call_.rows, blocks_);
     return input;
   }
   std::int64_t chunks() const { return ceil_div(call_.rows, call_.chunk_rows); }
@@ -255,14 +251,14 @@ class InputsLaunch {
   Input& input(int i) { return call_.input[i]; }
   int count() const { return call_.count; }
 
+  template <bool Backward>
   void run(cudaStream_t stream) const {
     const dim3 grid(static_cast<unsigned>(blocks_), static_cast<unsigned>(chunks()));
-    launch_overlapped(backward_ ? inputs_kernel<true> : inputs_kernel<false>, grid, kQuadThreads,
-                      HeadShared::kAllBytes, stream, call_);
+    launch_overlapped(inputs_kernel<Backward>, grid, kQuadThreads, HeadShared::kAllBytes, stream,
+                      call_);
   }
 
  private:
-  bool backward_;
   InputsCall call_{};
   int blocks_ = 0;
 };
@@ -274,9 +270,9 @@ void CudaBackend::attention_inputs_forward(std::span<const AttentionInput> input
                                            const HeadsShape& shape) {
   using namespace cuda;
   if (!takes(inputs, shape)) return Backend::attention_inputs_forward(inputs, shape);
-  InputsLaunch launch(shape, rope_frequencies(shape.head_width, shape.rope_theta), false);
+  InputsLaunch launch(shape, rope_frequencies(shape.head_width, shape.rope_theta));
   for (const AttentionInput& in : inputs) launch.add(in);
-  launch.run(stream_);
+  launch.run<false>(stream_);
 }
 
 void CudaBackend::attention_inputs_backward(std::span<const AttentionInputGradients> gradients,
@@ -299,7 +295,7 @@ void CudaBackend::attention_inputs_backward(std::span<const AttentionInputGradie
     return Backend::attention_inputs_backward(gradients, inputs, shape);
   }
 
-  InputsLaunch launch(shape, rope_frequencies(shape.head_width, shape.rope_theta), true);
+  InputsLaunch launch(shape, rope_frequencies(shape.head_width, shape.rope_theta));
   Tensor dnorm_weights[kMostInputs];
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (inputs[i].norm_weight.empty()) continue;
@@ -315,7 +311,7 @@ void CudaBackend::attention_inputs_backward(std::span<const AttentionInputGradie
   for (int i = 0; i < launch.count(); ++i) {
     launch.input(i).dnorm = workspace_->take<float>(launch.norm_rows(i) * shape.head_width);
   }
-  launch.run(stream_);
+  launch.run<true>(stream_);
   for (int i = 0; i < launch.count(); ++i) {
     add_partials(data_of<float>(dnorm_weights[i]), launch.input(i).dnorm, shape.head_width,
                  launch.norm_rows(i), stream_);

@@ -7,8 +7,6 @@ namespace convoy {
 namespace cuda {
 namespace {
 
-constexpr int kResident = 3;  // blocks an SM
-
 struct AddCall {
   QuadConv conv;
   Rows<bf16> sum;
@@ -17,7 +15,7 @@ struct AddCall {
   std::int64_t rows, chunk_rows;
 };
 
-__global__ void __launch_bounds__(kQuadThreads, kResident)
+__global__ void __launch_bounds__(kQuadThreads, 2)
     conv_add_kernel(const __grid_constant__ AddCall call) {
   extern __shared__ __align__(16) char memory[];
   wait_for_previous();
@@ -81,7 +79,7 @@ void CudaBackend::conv_forward_add(Tensor sum, Tensor x, Tensor addend, const Co
   AddCall call{describe_quads(filters, shape, x), rows_of<bf16>(sum), read_rows<bf16>(addend),
                rows.reach.data<std::int32_t>(),   x.rows(),           0};
   const int wide = ceil_div(call.conv.channels, kQuadChannels);
-  call.chunk_rows = quad_chunk_rows(call.rows, wide, kResident);
+  call.chunk_rows = quad_chunk_rows(call.rows, wide);
   const dim3 grid(static_cast<unsigned>(wide),
                   static_cast<unsigned>(ceil_div(call.rows, call.chunk_rows)));
   launch_overlapped(conv_add_kernel, grid, kQuadThreads, QuadShared<1>::kBytes, stream_, call);

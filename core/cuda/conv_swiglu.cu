@@ -12,7 +12,6 @@ namespace cuda {
 namespace {
 
 constexpr int kHalfChannels = kQuadChannels / 2, kHalfWarps = kQuadWarps / 2;
-constexpr int kResident = 2;                              // blocks an SM
 constexpr int kTraded = 2;                                // tokens of a lane
 constexpr int kTradeBytes = kQuadThreads * kTraded * 32;  // f32 of 8 channels each
 
@@ -67,7 +66,7 @@ __device__ inline void store_eight(bf16* to, const float (&v)[8]) {
 }
 
 template <bool Backward>
-__global__ void __launch_bounds__(kQuadThreads, kResident)
+__global__ void __launch_bounds__(kQuadThreads, 2)
     conv_swiglu_kernel(const __grid_constant__ SwigluCall call) {
   extern __shared__ __align__(16) char memory[];
   wait_for_previous();
@@ -144,7 +143,7 @@ SwigluCall describe(const ConvolvedInput& gate, const ConvolvedInput& up, const 
 template <bool Backward>
 void launch(cudaStream_t stream, SwigluCall call) {
   const int wide = ceil_div(call.convs[0].channels, kHalfChannels);
-  call.chunk_rows = quad_chunk_rows(call.rows, wide, kResident);
+  call.chunk_rows = quad_chunk_rows(call.rows, wide);
   const dim3 grid(static_cast<unsigned>(wide),
                   static_cast<unsigned>(ceil_div(call.rows, call.chunk_rows)));
   launch_overlapped(conv_swiglu_kernel<Backward>, grid, kQuadThreads,

@@ -255,11 +255,9 @@ __device__ inline void convolve_quads(float (&sum)[4][8], const ColumnFilters (&
     float f[kTaps][2][4];
 #pragma unroll
     for (int w = 0; w < kTaps; ++w) {
-      float s[4];
-      load_s(s, shared, w, j);
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
-        multiply_add_to(f[w][m], z[m], filters[j].u[w][0], filters[j].u[w][1], s);
+        multiply_add_to(f[w][m], z[m], filters[j].u[w][0], filters[j].u[w][1], filters[j].s[w]);
       }
     }
     apply_filters<Masked>(sum, f, x, j, seen);
@@ -297,12 +295,12 @@ __device__ inline void pack_quads(Pair (&packed)[4][4], const float (&sum)[4][8]
   }
 }
 
-// How many rows `wide` blocks side by side walk down: so that `resident` blocks an SM of the
-// largest card are busy to the end, by the shape alone. One wave where two are not better.
-inline std::int64_t quad_chunk_rows(std::int64_t rows, std::int64_t wide, int resident) {
-  const std::int64_t slots = std::int64_t{132} * resident;
-  const std::int64_t one = std::max<std::int64_t>(1, slots / wide);
-  const std::int64_t two = std::max<std::int64_t>(1, 2 * slots / wide);
+// How many rows `wide` blocks side by side walk down: so that about two blocks an SM of
+// the largest card are busy to the end, by the shape alone. One wave where two are not better.
+inline std::int64_t quad_chunk_rows(std::int64_t rows, std::int64_t wide) {
+  constexpr std::int64_t kSlots = 264;
+  const std::int64_t one = std::max<std::int64_t>(1, kSlots / wide);
+  const std::int64_t two = std::max<std::int64_t>(1, 2 * kSlots / wide);
   const bool better = 10 * two * wide > 21 * one * wide;  // of the slots of two waves, by 5 %
   return ceil_div<std::int64_t>(ceil_div(rows, better ? two : one), kTokens) * kTokens;
 }

@@ -40,9 +40,11 @@ __device__ inline bool all_reach(const Shared& shared, int slot, int width) {
   return __all_sync(~0u, whole);
 }
 
-// u of one tile of 8 columns as the matrix units take it: of each tap a right operand of depth 16.
+// The filters of one tile of 8 columns as the matrix units take them: u of each tap as a right
+// operand of depth 16, s of each tap as an accumulator whose rows are all s.
 struct ColumnFilters {
   Pair u[kTaps][2];
+  float s[kTaps][4];
 
   template <class Shared>
   __device__ void load(const Shared& shared, int j) {
@@ -56,17 +58,14 @@ struct ColumnFilters {
       u[w][0] = two[0], u[w][1] = two[1];
       u[w + 1][0] = two[2], u[w + 1][1] = two[3];
     }
+#pragma unroll
+    for (int w = 0; w < kTaps; ++w) {
+      const uint4 loaded = load_shared16(shared.s_pair(w, threadIdx.x / 32, j, lane % 4));
+      s[w][0] = __uint_as_float(loaded.x), s[w][1] = __uint_as_float(loaded.y);
+      s[w][2] = __uint_as_float(loaded.z), s[w][3] = __uint_as_float(loaded.w);
+    }
   }
 };
-
-// s of one tap and tile of columns, as an accumulator whose rows are all s. It stays in shared
-// memory, so that registers are left for more warps.
-template <class Shared>
-__device__ inline void load_s(float (&s)[4], const Shared& shared, int w, int j) {
-  const uint4 loaded = load_shared16(shared.s_pair(w, threadIdx.x / 32, j, threadIdx.x % 4));
-  s[0] = __uint_as_float(loaded.x), s[1] = __uint_as_float(loaded.y);
-  s[2] = __uint_as_float(loaded.z), s[3] = __uint_as_float(loaded.w);
-}
 
 // z of two neighbouring tokens (first, first + 1) of each lane, as a left operand.
 using ZPair = Pair[4];
