@@ -99,6 +99,40 @@ struct ConvGradients {
   Tensor dx, dgenerated, dhalo, ds, du;
 };
 
+// One convolution among several of one operation: y from x, [rows, D].
+struct ConvolvedInput {
+  Tensor y, x;
+  ConvFilters filters;
+  ConvShape conv;
+};
+
+// q, k or v on its way from a projection to attention: convolved, then normalized over each head
+// where it has a norm, then rotated where it is q or k.
+struct AttentionInput {
+  Tensor y, x;  // [rows, heads * K]
+  ConvFilters filters;
+  ConvShape conv;
+  // Absent without a norm: what it reads [rows, heads * K], 1 / rms [rows, heads], weight [K]. Only
+  // the backward operation may read `convolved`.
+  Tensor convolved, rstd, norm_weight;
+  bool rotates;
+};
+
+// dy [rows, heads * K] is the gradient of y; dconvolved, where there is a norm, is like it. Both
+// are the operation's to write into. dnorm_weight [K] is added to.
+struct AttentionInputGradients {
+  Tensor dy, dconvolved, dnorm_weight;
+  ConvGradients conv;
+};
+
+// Of all of them: whole sequences (no halo), positions i32 [rows] as of rope, K channels a head.
+struct HeadsShape {
+  ConvRows rows;
+  Tensor positions;
+  std::int64_t head_width;
+  double rope_theta, norm_epsilon;
+};
+
 struct AdamWSettings {
   double beta1, beta2, epsilon, weight_decay;
 };
@@ -260,6 +294,12 @@ class Backend {
   virtual void conv_backward_weight(Tensor ds, Tensor du, Tensor dy, Tensor x,
                                     const ConvFilters& filters, const ConvShape& shape,
                                     const ConvRows& rows) = 0;
+  // sum = addend + what conv_forward gives; sum is not x. The gradients are those of conv_forward.
+  virtual void conv_forward_add(Tensor sum, Tensor x, Tensor addend, const ConvFilters& filters,
+                                const ConvShape& shape, const ConvRows& rows) {
+    conv_forward(sum, x, filters, shape, rows);
+    add(sum, addend, sum);
+  }
   // Both backward passes at once, which a device may do in one pass over x and dy.
   virtual void conv_backward(const ConvGradients& gradients, Tensor dy, Tensor x,
                              const ConvFilters& filters, const ConvShape& shape,
@@ -268,6 +308,22 @@ class Backend {
                         rows);
     conv_backward_weight(gradients.ds, gradients.du, dy, x, filters, shape, rows);
   }
+
+  // Attention's inputs from what was projected, up to three of them. A device may do all of it in
+  // one pass, where nothing between is rounded, and make again what it then does not write.
+  virtual void attention_inputs_forward(std::span<const AttentionInput> inputs,
+                                        const HeadsShape& shape);
+  virtual void attention_inputs_backward(std::span<const AttentionInputGradients> gradients,
+                                         std::span<const AttentionInput> inputs,
+                                         const HeadsShape& shape);
+
+  // y = silu(gate) * up of what two convolutions give; dgate and dup are the gradients of gate.y
+  // and up.y. A device may make these as it needs them and leave them unwritten: only the backward
+  // operation may read them.
+  virtual void conv_swiglu_forward(Tensor y, const ConvolvedInput& gate, const ConvolvedInput& up,
+                                   const ConvRows& rows);
+  virtual void conv_swiglu_backward(Tensor dgate, Tensor dup, Tensor dy, const ConvolvedInput& gate,
+                                    const ConvolvedInput& up, const ConvRows& rows);
 
   // Optimizer. `control` is a StepControl, f64 on the device. sum f64 [1] += sum of x squared.
   virtual void add_sum_of_squares(Tensor sum, Tensor x) = 0;

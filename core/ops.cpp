@@ -2,43 +2,9 @@
 
 #include <algorithm>
 
-#include "core/conv_shape.h"
-#include "core/trace.h"
+#include "core/op_checks.h"
 
 namespace convoy::ops {
-namespace {
-
-// An operation in the backend's trace.
-struct Recorded : TraceSpan {
-  Recorded(const Context& context, std::string_view name)
-      : TraceSpan(context.backend.trace(), Trace::Kind::operation, name) {}
-};
-
-void expect_shape(const Tensor& t, std::int64_t rows, std::int64_t cols, std::string_view what) {
-  CHECK(!t.empty(), what, " is not given");
-  CHECK(t.rows() == rows && t.cols() == cols, what, " is ", t.describe(), ", expected ", rows,
-        " rows of ", cols);
-}
-
-void expect_like(const Tensor& t, const Tensor& reference, std::string_view what) {
-  expect_shape(t, reference.rows(), reference.cols(), what);
-  CHECK(t.dtype() == reference.dtype(), what, " is ", t.describe(), ", expected dtype ",
-        name_of(reference.dtype()));
-}
-
-void expect_indices(const Tensor& t, std::int64_t count, std::string_view what) {
-  CHECK(t.dtype() == DType::i32 && t.size() == count && t.contiguous(), what, " is ", t.describe(),
-        ", expected ", count, " contiguous i32");
-}
-
-void expect_device(const Context& context, std::initializer_list<Tensor> tensors) {
-  for (const auto& t : tensors) {
-    CHECK(t.empty() || t.device() == context.backend.device(), "tensor ", t.describe(),
-          " is not on the device of the ", context.backend.name(), " backend");
-  }
-}
-
-}  // namespace
 
 void copy(const Context& context, Tensor destination, Tensor source) {
   expect_like(destination, source, "destination of copy");
@@ -304,90 +270,6 @@ void cross_entropy(const Context& context, Tensor losses, Tensor statistics, Ten
   expect_indices(targets, logits.rows(), "targets");
   expect_shape(statistics, logits.rows(), 3, "softmax statistics");
   context.backend.cross_entropy(losses, statistics, logits, targets, scale);
-}
-
-namespace {
-void expect_conv(const Tensor& x, const ConvFilters& filters, const ConvShape& shape,
-                 const ConvRows& rows) {
-  const std::int64_t channels = x.cols();
-  CHECK(shape.width >= 1 && shape.width <= kMaxConvWidth, "a convolution has 1 to ", kMaxConvWidth,
-        " taps, not ", shape.width);
-  CHECK(x.rows() == rows.segments * rows.length, x.describe(), " is not ", rows.segments,
-        " segments of ", rows.length, " rows");
-  expect_indices(rows.reach, x.rows(), "reach");
-  expect_shape(filters.s, shape.width, channels, "s");
-  CHECK(shape.kind != FilterKind::headwise ||
-            (shape.head_size > 0 && channels % shape.head_size == 0),
-        "head-wise filters of ", shape.head_size, " channels do not divide ", x.describe());
-  const std::int64_t generated = generated_columns(shape, channels);
-  if (generated > 0) expect_shape(filters.generated, x.rows(), generated, "generated filters");
-  if (shape.kind == FilterKind::lowrank) {
-    expect_shape(filters.u, shape.filter_rank * shape.width, channels, "u");
-  }
-  if (!rows.halo.empty()) {
-    expect_shape(rows.halo, rows.segments * (shape.width - 1), channels, "halo");
-  }
-}
-}  // namespace
-
-void conv_forward(const Context& context, Tensor y, Tensor x, const ConvFilters& filters,
-                  const ConvShape& shape, const ConvRows& rows) {
-  expect_device(context, {y, x, filters.s, filters.u, filters.generated, rows.reach, rows.halo});
-  expect_conv(x, filters, shape, rows);
-  expect_like(y, x, "output of the convolution");
-  const Recorded recorded(context, "conv_forward");
-  context.backend.conv_forward(y, x, filters, shape, rows);
-}
-
-namespace {
-void expect_conv_inputs(const Context& context, const ConvGradients& g, const Tensor& dy,
-                        const Tensor& x, const ConvFilters& filters, const ConvShape& shape,
-                        const ConvRows& rows) {
-  expect_device(context, {g.dx, g.dgenerated, g.dhalo, dy, x, filters.s, filters.u,
-                          filters.generated, rows.reach, rows.halo});
-  expect_conv(x, filters, shape, rows);
-  expect_like(g.dx, x, "dx of the convolution");
-  expect_like(dy, x, "dy of the convolution");
-  if (!filters.generated.empty()) expect_like(g.dgenerated, filters.generated, "dgenerated");
-  CHECK(g.dhalo.empty() == rows.halo.empty(), "halo and dhalo go together");
-  if (!rows.halo.empty()) expect_like(g.dhalo, rows.halo, "dhalo");
-}
-
-void expect_conv_weights(const Context& context, const ConvGradients& g, const Tensor& dy,
-                         const Tensor& x, const ConvFilters& filters, const ConvShape& shape,
-                         const ConvRows& rows) {
-  expect_device(context, {g.ds, g.du, dy, x, filters.generated, rows.reach, rows.halo});
-  expect_conv(x, filters, shape, rows);
-  expect_like(dy, x, "dy of the convolution");
-  expect_shape(g.ds, shape.width, x.cols(), "ds");
-  if (shape.kind == FilterKind::lowrank) {
-    expect_shape(g.du, shape.filter_rank * shape.width, x.cols(), "du");
-  }
-}
-}  // namespace
-
-void conv_backward_input(const Context& context, Tensor dx, Tensor dgenerated, Tensor dhalo,
-                         Tensor dy, Tensor x, const ConvFilters& filters, const ConvShape& shape,
-                         const ConvRows& rows) {
-  expect_conv_inputs(context, {dx, dgenerated, dhalo, {}, {}}, dy, x, filters, shape, rows);
-  const Recorded recorded(context, "conv_backward_input");
-  context.backend.conv_backward_input(dx, dgenerated, dhalo, dy, x, filters, shape, rows);
-}
-
-void conv_backward_weight(const Context& context, Tensor ds, Tensor du, Tensor dy, Tensor x,
-                          const ConvFilters& filters, const ConvShape& shape,
-                          const ConvRows& rows) {
-  expect_conv_weights(context, {{}, {}, {}, ds, du}, dy, x, filters, shape, rows);
-  const Recorded recorded(context, "conv_backward_weight");
-  context.backend.conv_backward_weight(ds, du, dy, x, filters, shape, rows);
-}
-
-void conv_backward(const Context& context, const ConvGradients& gradients, Tensor dy, Tensor x,
-                   const ConvFilters& filters, const ConvShape& shape, const ConvRows& rows) {
-  expect_conv_inputs(context, gradients, dy, x, filters, shape, rows);
-  expect_conv_weights(context, gradients, dy, x, filters, shape, rows);
-  const Recorded recorded(context, "conv_backward");
-  context.backend.conv_backward(gradients, dy, x, filters, shape, rows);
 }
 
 }  // namespace convoy::ops

@@ -78,6 +78,8 @@ void cross_entropy(const Context& context, Tensor losses, Tensor statistics, Ten
 
 void conv_forward(const Context& context, Tensor y, Tensor x, const ConvFilters& filters,
                   const ConvShape& shape, const ConvRows& rows);
+void conv_forward_add(const Context& context, Tensor sum, Tensor x, Tensor addend,
+                      const ConvFilters& filters, const ConvShape& shape, const ConvRows& rows);
 void conv_backward_input(const Context& context, Tensor dx, Tensor dgenerated, Tensor dhalo,
                          Tensor dy, Tensor x, const ConvFilters& filters, const ConvShape& shape,
                          const ConvRows& rows);
@@ -85,6 +87,16 @@ void conv_backward_weight(const Context& context, Tensor ds, Tensor du, Tensor d
                           const ConvFilters& filters, const ConvShape& shape, const ConvRows& rows);
 void conv_backward(const Context& context, const ConvGradients& gradients, Tensor dy, Tensor x,
                    const ConvFilters& filters, const ConvShape& shape, const ConvRows& rows);
+void attention_inputs_forward(const Context& context, std::span<const AttentionInput> inputs,
+                              const HeadsShape& shape);
+void attention_inputs_backward(const Context& context,
+                               std::span<const AttentionInputGradients> gradients,
+                               std::span<const AttentionInput> inputs, const HeadsShape& shape);
+void conv_swiglu_forward(const Context& context, Tensor y, const ConvolvedInput& gate,
+                         const ConvolvedInput& up, const ConvRows& rows);
+void conv_swiglu_backward(const Context& context, Tensor dgate, Tensor dup, Tensor dy,
+                          const ConvolvedInput& gate, const ConvolvedInput& up,
+                          const ConvRows& rows);
 
 }  // namespace ops
 }  // namespace convoy

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 
 #include "core/conv_shape.h"
 #include "core/ops.h"
@@ -40,7 +41,7 @@ class RandomTensors {
 
 std::size_t arena_bytes(const BenchSetup& s) {
   const auto rows = static_cast<std::size_t>(std::max<std::int64_t>(s.sequences * s.length, 1024));
-  return rows * static_cast<std::size_t>(s.channels) * size_of(s.dtype) * 16 +
+  return rows * static_cast<std::size_t>(s.channels) * size_of(s.dtype) * 34 +
          (std::size_t{64} << 20);
 }
 
@@ -61,6 +62,8 @@ class OperationBench {
     for (const FilterKind kind : {FilterKind::fixed, FilterKind::headwise, FilterKind::lowrank}) {
       convolution({kind, 4, 16, 16, true});
     }
+    for (const bool normed : {false, true}) attention_inputs(normed);
+    convolutions_with_neighbours();
     matmul();
     for (const std::int64_t width : {32, 64, 128}) attention(width);
     elementwise();
@@ -148,6 +151,91 @@ class OperationBench {
       ops::conv_forward(context_, y, x, filters, shape, rows);
       ops::conv_backward(context_, g, dy, x, filters, shape, rows);
     });
+  }
+
+  // q, k and v of heads of 128 channels: low-rank convolutions, QK-norm and rotation, beside a copy
+  // of q, k and v. As in a model x and dx are columns of one matrix, the generated ones behind
+  // them.
+  void attention_inputs(bool normed) {
+    constexpr std::int64_t kWidth = 128, kRank = 16;
+    if (channels_ % kWidth != 0) return;
+    const ArenaScope scope(arena_);
+    const ConvShape conv{FilterKind::lowrank, 4, kRank, 0, true};
+    const std::int64_t columns = 3 * (channels_ + kRank), length = setup_.length;
+    const Tensor joined = random({rows_, columns}), djoined = context_.take({rows_, columns});
+    std::array<AttentionInput, 3> inputs;
+    std::array<AttentionInputGradients, 3> back;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const auto part = [&](const Tensor& matrix) {
+        return matrix.column_range(static_cast<std::int64_t>(i) * channels_, channels_);
+      };
+      const auto generated = [&](const Tensor& matrix) {
+        const auto before = static_cast<std::int64_t>(i) * kRank;
+        return matrix.column_range(3 * channels_ + before, kRank);
+      };
+      AttentionInput& in = inputs[i];
+      in = {context_.take({rows_, channels_}), part(joined), {}, conv, {}, {}, {}, i < 2};
+      in.filters = {random({conv.width, channels_}), random({kRank, conv.width, channels_}),
+                    generated(joined)};
+      back[i] = {random({rows_, channels_}), {}, {}, {}};
+      back[i].conv = {part(djoined),
+                      generated(djoined),
+                      {},
+                      gradient({conv.width, channels_}),
+                      gradient({kRank, conv.width, channels_})};
+      if (!normed || i == 2) continue;
+      in.convolved = context_.take({rows_, channels_});
+      in.rstd = context_.take_statistics({rows_, channels_ / kWidth});
+      in.norm_weight = random({kWidth});
+      back[i].dconvolved = context_.take({rows_, channels_});
+      back[i].dnorm_weight = gradient({kWidth});
+    }
+    const auto of_window = [&](std::int64_t most) {
+      return indices([=](std::int64_t i) { return std::min(i % length, most); });
+    };
+    const HeadsShape heads{
+        {setup_.sequences, length, of_window(7), {}}, of_window(length), kWidth, 1e4, 1e-5};
+    const double bytes = 3 * element() * static_cast<double>(rows_ * channels_);  // of q, k and v
+    const std::string name =
+        concat("q, k, v lowrank R16 ", normed ? "and QK-norm " : "", "and RoPE ");
+    add(name + "forward", 2 * bytes, 0,
+        [&] { ops::attention_inputs_forward(context_, inputs, heads); });
+    add(name + "backward", 3 * bytes, 0,
+        [&] { ops::attention_inputs_backward(context_, back, inputs, heads); });
+    add(name + "forward and backward", 5 * bytes, 0, [&] {
+      ops::attention_inputs_forward(context_, inputs, heads);
+      ops::attention_inputs_backward(context_, back, inputs, heads);
+    });
+  }
+
+  // Low-rank convolutions of what SwiGLU reads, and of what a residual is added to.
+  void convolutions_with_neighbours() {
+    const ArenaScope scope(arena_);
+    const ConvShape conv{FilterKind::lowrank, 4, 16, 0, true};
+    const auto input = [&] {
+      return ConvolvedInput{
+          context_.take({rows_, channels_}),
+          random({rows_, channels_}),
+          {random({conv.width, channels_}), random({conv.filter_rank, conv.width, channels_}),
+           random({rows_, conv.filter_rank})},
+          conv};
+    };
+    const ConvolvedInput gate = input(), up = input();
+    const Tensor y = context_.take({rows_, channels_}), dy = random({rows_, channels_});
+    const Tensor dgate = context_.take({rows_, channels_}), dup = context_.take({rows_, channels_});
+    const std::int64_t length = setup_.length;
+    const ConvRows rows{
+        setup_.sequences,
+        length,
+        indices([&](std::int64_t i) { return std::min<std::int64_t>(i % length, 7); }),
+        {}};
+    const double bytes = element() * static_cast<double>(rows_ * channels_);
+    add("conv lowrank R16 of gate and up, swiglu forward", 3 * bytes, 0,
+        [&] { ops::conv_swiglu_forward(context_, y, gate, up, rows); });
+    add("conv lowrank R16 of gate and up, swiglu backward", 5 * bytes, 0,
+        [&] { ops::conv_swiglu_backward(context_, dgate, dup, dy, gate, up, rows); });
+    add("conv lowrank R16 with the residual forward", 3 * bytes, 0,
+        [&] { ops::conv_forward_add(context_, y, gate.x, dy, gate.filters, gate.conv, rows); });
   }
 
   void matmul() {

@@ -73,12 +73,69 @@ void Attention::rotate(const Context& context, const BatchView& batch, Saved& sa
   saved.k = rotated(context, batch, k, k_norm_, saved.k_norm);
 }
 
+// What the norms read is in qkv's outputs, what attention reads in q, k and v.
+std::array<AttentionInput, 3> Attention::inputs(Saved& saved) const {
+  std::array<AttentionInput, 3> all;
+  const Tensor outputs[] = {saved.q, saved.k, saved.v};
+  const std::optional<RmsNorm>* norms[] = {&q_norm_, &k_norm_, nullptr};
+  RmsNorm::Saved* saved_norms[] = {&saved.q_norm, &saved.k_norm, nullptr};
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const ConvolvedInput convolution = qkv_.convolution(i, saved.qkv);
+    all[i] = {outputs[i], convolution.x, convolution.filters, convolution.conv, {}, {}, {}, i < 2};
+    if (i == 2 || !*norms[i]) continue;
+    all[i].convolved = convolution.y;
+    all[i].rstd = saved_norms[i]->rstd;
+    all[i].norm_weight = (*norms[i])->operands().weight;
+  }
+  return all;
+}
+
+HeadsShape Attention::heads(const BatchView& batch) const {
+  return {qkv_.whole_rows(batch), batch.positions, head_width_, rope_theta_,
+          q_norm_ ? q_norm_->operands().epsilon : 0};
+}
+
+void Attention::convolve_and_rotate(const Context& context, const BatchView& batch,
+                                    Saved& saved) const {
+  const auto& [q, k, v] = saved.qkv.outputs;
+  saved.q = q_norm_ ? q_norm_->prepare(context, q, saved.q_norm) : q;
+  saved.k = k_norm_ ? k_norm_->prepare(context, k, saved.k_norm) : k;
+  ops::attention_inputs_forward(context, inputs(saved), heads(batch));
+}
+
+void Attention::convolve_and_rotate_back(const Context& context, const BatchView& batch,
+                                         const std::array<Tensor, 3>& gradients,
+                                         Saved& saved) const {
+  const std::array<AttentionInput, 3> all = inputs(saved);
+  std::array<AttentionInputGradients, 3> back;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    back[i] = {gradients[i], {}, {}, qkv_.gradients(i, saved.qkv)};
+    if (!all[i].norm_weight.empty()) back[i].dconvolved = saved.qkv.doutputs[i];
+  }
+  if (q_norm_) {
+    back[0].dnorm_weight = q_norm_->operands().dweight;
+    back[1].dnorm_weight = k_norm_->operands().dweight;
+    saved.q_norm.weight_done = saved.k_norm.weight_done = true;
+  }
+  ops::attention_inputs_backward(context, back, all, heads(batch));
+}
+
+// What the norms read, which the one operation may not have written.
+void Attention::convolve_again(const Context& context, const BatchView& batch, Saved& saved) const {
+  for (const std::size_t i : {0u, 1u}) {
+    const ConvolvedInput in = qkv_.convolution(i, saved.qkv);
+    ops::conv_forward(context, in.y, in.x, in.filters, in.conv, qkv_.whole_rows(batch));
+  }
+}
+
 void Attention::attend(const Context& context, const BatchView& batch, Tensor x,
                        Saved& saved) const {
-  qkv_.forward(context, batch, x, saved.qkv);
-  const auto& [q, k, v] = saved.qkv.outputs;
-  rotate(context, batch, saved);
-  saved.keys = key_shards_.whole(context, batch, {saved.k, v});
+  const bool whole = qkv_.convolves_whole_rows();
+  qkv_.forward(context, batch, x, saved.qkv, whole ? Convolutions::by_caller : Convolutions::here);
+  const auto& q = saved.qkv.outputs[0];
+  saved.v = saved.qkv.outputs[2];
+  whole ? convolve_and_rotate(context, batch, saved) : rotate(context, batch, saved);
+  saved.keys = key_shards_.whole(context, batch, {saved.k, saved.v});
   saved.out = context.take({q.rows(), q.cols()});
   saved.log_sum_exp = context.take_statistics({q.rows(), query_heads_});
   ops::attention_forward(context, saved.out, saved.log_sum_exp, saved.q, saved.keys.k, saved.keys.v,
@@ -95,7 +152,7 @@ Tensor Attention::forward(const Context& context, const BatchView& batch, Tensor
 void Attention::forward_add(const Context& context, const BatchView& batch, Tensor sum, Tensor x,
                             Tensor residual, Saved& saved) const {
   attend(context, batch, x, saved);
-  o_.forward_add(context, sum, saved.out, residual, saved.o);
+  o_.forward_add(context, batch, sum, saved.out, residual, saved.o);
 }
 
 void Attention::backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
@@ -113,14 +170,20 @@ void Attention::backward_input(const Context& context, const BatchView& batch, T
                           saved.keys.v, saved.out, saved.log_sum_exp, batch.document_start,
                           shape(batch));
   key_shards_.sum_into(context, batch, {dk_rotated, dv}, dkeys);
-  if (const Tensor both = side_by_side(saved.qkv.djoined, dq, dk); !q_norm_ && !both.empty()) {
+  const bool at_once = qkv_.convolves_back_at_once(context);
+  if (!at_once && q_norm_ && qkv_.convolves_whole_rows()) convolve_again(context, batch, saved);
+  if (at_once) {
+    convolve_and_rotate_back(context, batch, {dq_rotated, dk_rotated, dv}, saved);
+  } else if (const Tensor both = side_by_side(saved.qkv.djoined, dq, dk);
+             !q_norm_ && !both.empty()) {
     ops::rope(context, both, batch.positions, head_width_, rope_theta_, RopeDirection::backward);
   } else {
     backward_rotated(context, batch, dq, dq_rotated, q_norm_, saved.q_norm);
     backward_rotated(context, batch, dk, dk_rotated, k_norm_, saved.k_norm);
   }
   const ArenaScope scope(context.arena);
-  Work sum = qkv_.start_backward_input(context, batch, dx, saved.qkv);
+  Work sum = qkv_.start_backward_input(context, batch, dx, saved.qkv,
+                                       at_once ? Convolutions::by_caller : Convolutions::here);
   if (context.parts == BackwardParts::together) add_weight_gradients(context, batch, saved);
   sum.wait();
 }

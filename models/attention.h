@@ -16,7 +16,7 @@ class Attention {
   struct Saved {
     Projection::Saved qkv, o;
     RmsNorm::Saved q_norm, k_norm;
-    Tensor q, k;           // [rows, Q*K], [rows, kv*K] after norm and rotation
+    Tensor q, k, v;        // [rows, Q*K], [rows, kv*K]: q and k after norm and rotation
     KeyShards::Pair keys;  // of whole sequences
     Tensor out;            // [rows, Q*K]
     Tensor log_sum_exp;    // [rows, Q]
@@ -39,6 +39,13 @@ class Attention {
  private:
   void attend(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
   void rotate(const Context& context, const BatchView& batch, Saved& saved) const;
+  // The same and the convolutions as one operation, and back.
+  void convolve_and_rotate(const Context& context, const BatchView& batch, Saved& saved) const;
+  void convolve_and_rotate_back(const Context& context, const BatchView& batch,
+                                const std::array<Tensor, 3>& gradients, Saved& saved) const;
+  void convolve_again(const Context& context, const BatchView& batch, Saved& saved) const;
+  std::array<AttentionInput, 3> inputs(Saved& saved) const;
+  HeadsShape heads(const BatchView& batch) const;
   void add_weight_gradients(const Context& context, const BatchView& batch, Saved& saved) const;
   Tensor rotated(const Context& context, const BatchView& batch, Tensor x,
                  const std::optional<RmsNorm>& norm, RmsNorm::Saved& saved) const;

@@ -15,11 +15,15 @@ Mlp::Mlp(ParameterStore& store, const ModelConfig& model, const Sharding& shardi
                   : model.init_std}}) {}
 
 void Mlp::activate(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const {
-  gate_up_.forward(context, batch, x, saved.gate_up);
+  const bool whole = gate_up_.convolves_whole_rows();
+  gate_up_.forward(context, batch, x, saved.gate_up,
+                   whole ? Convolutions::by_caller : Convolutions::here);
   const auto& gate = saved.gate_up.outputs[0];
   const auto& up = saved.gate_up.outputs[1];
   saved.activation = context.take({gate.rows(), gate.cols()});
-  ops::swiglu_forward(context, saved.activation, gate, up);
+  if (!whole) return ops::swiglu_forward(context, saved.activation, gate, up);
+  ops::conv_swiglu_forward(context, saved.activation, gate_up_.convolution(0, saved.gate_up),
+                           gate_up_.convolution(1, saved.gate_up), gate_up_.whole_rows(batch));
 }
 
 Tensor Mlp::forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const {
@@ -31,7 +35,7 @@ Tensor Mlp::forward(const Context& context, const BatchView& batch, Tensor x, Sa
 void Mlp::forward_add(const Context& context, const BatchView& batch, Tensor sum, Tensor x,
                       Tensor residual, Saved& saved) const {
   activate(context, batch, x, saved);
-  down_.forward_add(context, sum, saved.activation, residual, saved.down);
+  down_.forward_add(context, batch, sum, saved.activation, residual, saved.down);
 }
 
 void Mlp::backward_input(const Context& context, const BatchView& batch, Tensor dx, Tensor dy,
@@ -41,12 +45,24 @@ void Mlp::backward_input(const Context& context, const BatchView& batch, Tensor 
   down_.backward_input(context, batch, dactivation, saved.down);
 
   gate_up_.prepare_backward(context, saved.gate_up);
-  ops::swiglu_backward(context, saved.gate_up.doutputs[0], saved.gate_up.doutputs[1], dactivation,
-                       saved.gate_up.outputs[0], saved.gate_up.outputs[1]);
+  activate_back(context, batch, dactivation, saved);
   const ArenaScope scope(context.arena);
   Work sum = gate_up_.start_backward_input(context, batch, dx, saved.gate_up);
   if (context.parts == BackwardParts::together) add_weight_gradients(context, batch, saved);
   sum.wait();
+}
+
+// The gradients of gate and up from that of the activation.
+void Mlp::activate_back(const Context& context, const BatchView& batch, Tensor dactivation,
+                        Saved& saved) const {
+  const auto& [dgate, dup, none] = saved.gate_up.doutputs;
+  if (gate_up_.convolves_whole_rows()) {
+    return ops::conv_swiglu_backward(
+        context, dgate, dup, dactivation, gate_up_.convolution(0, saved.gate_up),
+        gate_up_.convolution(1, saved.gate_up), gate_up_.whole_rows(batch));
+  }
+  ops::swiglu_backward(context, dgate, dup, dactivation, saved.gate_up.outputs[0],
+                       saved.gate_up.outputs[1]);
 }
 
 void Mlp::backward_weight(const Context& context, const BatchView& batch, Saved& saved) const {

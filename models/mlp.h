@@ -28,7 +28,8 @@ class Mlp {
 
  private:
   void activate(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
-
+  void activate_back(const Context& context, const BatchView& batch, Tensor dactivation,
+                     Saved& saved) const;
   void add_weight_gradients(const Context& context, const BatchView& batch, Saved& saved) const;
   Projection gate_up_, down_;
 };

@@ -25,12 +25,22 @@ class RmsNorm {
         epsilon_(epsilon) {}
 
   Tensor forward(const Context& context, Tensor x, Saved& saved) const {
-    saved.input = x;
-    saved.rstd = context.take_statistics({x.rows(), x.cols() / weight_->size()});
-    Tensor y = context.take({x.rows(), x.cols()});
+    Tensor y = prepare(context, x, saved);
     ops::rmsnorm_forward(context, y, saved.rstd, x, weight_->value, epsilon_);
     return y;
   }
+
+  // For an operation that normalizes x among other things: where its norm goes, and what it needs.
+  Tensor prepare(const Context& context, Tensor x, Saved& saved) const {
+    saved.input = x;
+    saved.rstd = context.take_statistics({x.rows(), x.cols() / weight_->size()});
+    return context.take({x.rows(), x.cols()});
+  }
+  struct Operands {
+    Tensor weight, dweight;
+    double epsilon;
+  };
+  Operands operands() const { return {weight_->value, weight_->gradient, epsilon_}; }
 
   // The norm of sum = a + b, which is set.
   Tensor forward_sum(const Context& context, Tensor sum, Tensor a, Tensor b, Saved& saved) const {
@@ -57,6 +67,7 @@ class RmsNorm {
 
   void backward_input(const Context& context, Tensor dx, Tensor dy, Saved& saved) const {
     saved.dy = dy;
+    saved.weight_done = false;
     ops::rmsnorm_backward_input(context, dx, dy, saved.input, saved.rstd, weight_->value);
   }
 

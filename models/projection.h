@@ -33,6 +33,9 @@ namespace convoy {
 // What of a linear a tp rank has.
 enum class SplitBy : std::uint8_t { outputs, inputs };
 
+// Who runs a projection's convolutions.
+enum class Convolutions : bool { by_caller, here };
+
 struct ProjectionOutput {
   ConvSite site;
   double init_std;
@@ -58,13 +61,21 @@ class Projection {
              const std::vector<ProjectionOutput>& outputs);
 
   // x is [own_rows, D_in] split by outputs, [rows, D_in / tp] split by inputs.
-  void forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const;
-  // Whether forward_add may be called: split by inputs, but whole on this rank, one output without
-  // a convolution.
+  void forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved,
+               Convolutions convolutions = Convolutions::here) const;
+  // Whether every output is convolved over rows that are all here at once, so that the caller may
+  // run the convolutions, those of convolution(0), (1), ... over the rows of whole_rows().
+  bool convolves_whole_rows() const;
+  // Whether it may do so in the backward pass too, with the gradients of the filters.
+  bool convolves_back_at_once(const Context& context) const;
+  ConvolvedInput convolution(std::size_t i, const Saved& saved) const;
+  ConvGradients gradients(std::size_t i, const Saved& saved) const;  // after prepare_backward
+  ConvRows whole_rows(const BatchView& batch) const;
+  // Whether forward_add may be called: split by inputs, but whole on this rank, and one output.
   bool adds_residual() const;
-  // sum = residual + the output, as the matmul leaves it; there is no other output.
-  void forward_add(const Context& context, Tensor sum, Tensor x, Tensor residual,
-                   Saved& saved) const;
+  // sum = residual + the output; there is no other output.
+  void forward_add(const Context& context, const BatchView& batch, Tensor sum, Tensor x,
+                   Tensor residual, Saved& saved) const;
   // Provides saved.doutputs, to be filled before backward_input.
   void prepare_backward(const Context& context, Saved& saved) const;
   // The same for a projection with one output whose gradient is there: dy is not copied, and must
@@ -74,8 +85,8 @@ class Projection {
                       Saved& saved) const;
   // The same for what is split by outputs, with the sum of dx over tp on its way: whatever does not
   // need dx runs before the wait(). Memory taken meanwhile must stay until then.
-  Work start_backward_input(const Context& context, const BatchView& batch, Tensor dx,
-                            Saved& saved) const;
+  Work start_backward_input(const Context& context, const BatchView& batch, Tensor dx, Saved& saved,
+                            Convolutions convolutions = Convolutions::here) const;
   void backward_weight(const Context& context, const BatchView& batch, Saved& saved) const;
 
  private:
@@ -105,8 +116,8 @@ class Projection {
   Tensor convolved(const Output& output, const Tensor& joined) const;  // the output's columns
   ConvFilters filters(const Output& output, const Tensor& joined) const;
   ConvGradients tap_gradients(const Output& output) const;  // of s and U
-  void forward_by_outputs(const Context& context, const BatchView& batch, Tensor x,
-                          Saved& saved) const;
+  void forward_by_outputs(const Context& context, const BatchView& batch, Tensor x, Saved& saved,
+                          Convolutions convolutions) const;
   void provide_outputs(const Context& context, const HaloExchange& exchange, Saved& saved) const;
   void convolve(const Context& context, const BatchView& batch, HaloExchange& exchange,
                 Saved& saved) const;

@@ -32,9 +32,12 @@ HaloExchange Projection::halo_exchange(const Context& context, const BatchView& 
   return {context, sharding_.row_owners(), sharding_.own_rows(length), batch.sequences, before};
 }
 
-void Projection::forward(const Context& context, const BatchView& batch, Tensor x,
-                         Saved& saved) const {
-  if (split_ == SplitBy::outputs) return forward_by_outputs(context, batch, x, saved);
+void Projection::forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved,
+                         Convolutions convolutions) const {
+  if (split_ == SplitBy::outputs) {
+    return forward_by_outputs(context, batch, x, saved, convolutions);
+  }
+  CHECK(convolutions == Convolutions::here, "outputs summed over ranks are convolved here");
   saved.input = x;
   saved.joined = context.take({batch.own_rows(), columns_});
   {
@@ -48,22 +51,64 @@ void Projection::forward(const Context& context, const BatchView& batch, Tensor 
   convolve(context, batch, exchange, saved);
 }
 
-bool Projection::adds_residual() const {
-  return split_ == SplitBy::inputs && sharding_.tp.size() == 1 && outputs_.size() == 1 &&
-         !outputs_.front().convolves();
+bool Projection::convolves_whole_rows() const {
+  bool all = split_ == SplitBy::outputs && sharding_.cp.size() == 1 && !sharding_.splits_rows();
+  for (const Output& output : outputs_) all = all && output.convolves();
+  return all;
 }
 
-void Projection::forward_add(const Context& context, Tensor sum, Tensor x, Tensor residual,
-                             Saved& saved) const {
-  CHECK(adds_residual(), "a residual is added to a projection that is shared or convolved");
+bool Projection::convolves_back_at_once(const Context& context) const {
+  return convolves_whole_rows() && context.parts == BackwardParts::together &&
+         sharding_.tp.size() == 1;
+}
+
+ConvolvedInput Projection::convolution(std::size_t i, const Saved& saved) const {
+  const Output& output = outputs_[i];
+  return {saved.outputs[i], convolved(output, saved.joined), filters(output, saved.joined),
+          output.conv};
+}
+
+ConvGradients Projection::gradients(std::size_t i, const Saved& saved) const {
+  const Output& output = outputs_[i];
+  ConvGradients gradients = tap_gradients(output);
+  gradients.dx = convolved(output, saved.djoined);
+  if (output.generated_columns > 0) {
+    gradients.dgenerated =
+        saved.djoined.column_range(output.generated_column, output.generated_columns);
+  }
+  return gradients;
+}
+
+ConvRows Projection::whole_rows(const BatchView& batch) const {
+  return {batch.sequences, batch.length, batch.reach, {}};
+}
+
+bool Projection::adds_residual() const {
+  return split_ == SplitBy::inputs && sharding_.tp.size() == 1 && outputs_.size() == 1 &&
+         (sharding_.cp.size() == 1 || !outputs_.front().convolves());
+}
+
+// By the matmul or, where there is one, by the convolution.
+void Projection::forward_add(const Context& context, const BatchView& batch, Tensor sum, Tensor x,
+                             Tensor residual, Saved& saved) const {
+  CHECK(adds_residual(), "a residual is added to a projection that is shared or cut");
+  const Output& output = outputs_.front();
   saved.input = x;
-  saved.joined = sum;
-  ops::matmul_add(context, sum, x, Transpose::no, joined_weight(), Transpose::yes, residual);
+  saved.joined = output.convolves() ? context.take({batch.own_rows(), columns_}) : sum;
+  if (!output.convolves()) {
+    return ops::matmul_add(context, sum, x, Transpose::no, joined_weight(), Transpose::yes,
+                           residual);
+  }
+  ops::matmul(context, saved.joined, x, Transpose::no, joined_weight(), Transpose::yes);
+  ops::conv_forward_add(context, sum, convolved(output, saved.joined), residual,
+                        filters(output, saved.joined), output.conv, whole_rows(batch));
 }
 
 // Rows are projected, and convolved where no halo comes from elsewhere, as they arrive.
 void Projection::forward_by_outputs(const Context& context, const BatchView& batch, Tensor x,
-                                    Saved& saved) const {
+                                    Saved& saved, Convolutions convolutions) const {
+  CHECK(convolutions == Convolutions::here || convolves_whole_rows(),
+        "rows of convolutions are cut, or there are none");
   saved.input = shards_.whole_for(context, batch, x);
   saved.joined = context.take({batch.rows(), columns_});
   HaloExchange exchange = halo_exchange(context, batch);
@@ -80,6 +125,7 @@ void Projection::forward_by_outputs(const Context& context, const BatchView& bat
     }
     all.insert(all.end(), runs.begin(), runs.end());
   }
+  if (convolutions == Convolutions::by_caller) return;
   if (!fused) return convolve(context, batch, exchange, saved);
   for (const auto& run : all) convolve_run(context, batch, run, ConvPart::boundary, saved);
 }
@@ -171,12 +217,7 @@ void Projection::backward_convolve(const Context& context, const BatchView& batc
     for (std::size_t i = 0; i < outputs_.size(); ++i) {
       const Output& output = outputs_[i];
       if (!output.convolves()) continue;
-      ConvGradients g = tap_gradients(output);
-      g.dx = convolved(output, saved.djoined);
-      if (output.generated_columns > 0) {
-        g.dgenerated =
-            saved.djoined.column_range(output.generated_column, output.generated_columns);
-      }
+      ConvGradients g = gradients(i, saved);
       if (!dhalo.empty()) g.dhalo = dhalo.column_range(output.halo_column, output.channels);
       const Tensor x = convolved(output, saved.joined);
       const ConvRows rows = rows_of(output, batch, saved, part);
@@ -212,9 +253,10 @@ void Projection::backward_input(const Context& context, const BatchView& batch, 
 }
 
 Work Projection::start_backward_input(const Context& context, const BatchView& batch, Tensor dx,
-                                      Saved& saved) const {
+                                      Saved& saved, Convolutions convolutions) const {
   CHECK(split_ == SplitBy::outputs, "by inputs nothing is summed");
-  backward_convolve(context, batch, saved);
+  saved.taps_done = convolutions == Convolutions::by_caller;
+  if (!saved.taps_done) backward_convolve(context, batch, saved);
   saved.djoined_rows = saved.djoined;
   const Tensor share = shards_.share_for(context, batch, dx);
   ops::matmul(context, share, saved.djoined, Transpose::no, joined_weight(), Transpose::no);

@@ -130,6 +130,8 @@ class CudaBackend final : public Backend {
 
   void conv_forward(Tensor y, Tensor x, const ConvFilters& filters, const ConvShape& shape,
                     const ConvRows& rows) override;
+  void conv_forward_add(Tensor sum, Tensor x, Tensor addend, const ConvFilters& filters,
+                        const ConvShape& shape, const ConvRows& rows) override;
   void conv_backward_input(Tensor dx, Tensor dgenerated, Tensor dhalo, Tensor dy, Tensor x,
                            const ConvFilters& filters, const ConvShape& shape,
                            const ConvRows& rows) override;
@@ -138,6 +140,16 @@ class CudaBackend final : public Backend {
   void conv_backward(const ConvGradients& gradients, Tensor dy, Tensor x,
                      const ConvFilters& filters, const ConvShape& shape,
                      const ConvRows& rows) override;
+
+  void attention_inputs_forward(std::span<const AttentionInput> inputs,
+                                const HeadsShape& shape) override;
+  void attention_inputs_backward(std::span<const AttentionInputGradients> gradients,
+                                 std::span<const AttentionInput> inputs,
+                                 const HeadsShape& shape) override;
+  void conv_swiglu_forward(Tensor y, const ConvolvedInput& gate, const ConvolvedInput& up,
+                           const ConvRows& rows) override;
+  void conv_swiglu_backward(Tensor dgate, Tensor dup, Tensor dy, const ConvolvedInput& gate,
+                            const ConvolvedInput& up, const ConvRows& rows) override;
 
   void add_sum_of_squares(Tensor sum, Tensor x) override;
   void add_sums_of_squares(Tensor sum, std::span<const Tensor> tensors) override;
