@@ -25,6 +25,14 @@ std::vector<ConvCase> gpu_cases() {
     cases.push_back({{headwise, 4, 0, 128, residual}, 2, 70, 256, {}});
   }
   cases.push_back({{lowrank, 4, 16, 0, true}, 2, 1100, 24, {1024, 76}});
+  // Ranks that are padded, in one narrow block, in several, and in wide ones.
+  for (int width = 1; width <= 4; ++width) {
+    cases.push_back({{lowrank, width, 4, 0, true}, 2, 77, 96, {40, 37}});
+    cases.push_back({{lowrank, width, 4, 0, false}, 1, 165, 256, {1, 131, 33}});
+  }
+  for (const int rank : {1, 2, 3, 5, 8, 12, 15}) {
+    cases.push_back({{lowrank, 4, rank, 0, true}, 1, 131, 352, {64, 67}});
+  }
   cases.push_back({{headwise, 4, 0, 16, true}, 2, 600, 32, {}});
   // Rings that turn round several times, in blocks that begin in the middle of a document.
   cases.push_back({{headwise, 2, 0, 4, true}, 1, 200, 136, {150, 50}});

@@ -1,0 +1,435 @@
+// How low-rank convolutions in bf16 lay their work out for the matrix units. A block has a stripe
+// of channels, 16 or 32 a warp, and walks down a chunk of rows in tiles of 32 tokens, which arrive
+// in a ring in shared memory while the tile before is computed. In the filters' matrix products,
+// whose depth is the rank,
+//
+//   lane 4 g + c owns tokens 8 c ... 8 c + 7 of the tile and, of each 16 channels, two: with S
+//   times 16 channels a warp these 2 S lie side by side from 2 S g on
+//
+//   left operand   u^T [16 channels, ranks], n < S: row g + 8 h is channel 2 S g + 2 n + h
+//   right operand  z^T [ranks, 8 tokens], i = 0 ... 3: column 2 c + e is token 8 c + 4 e + i
+//   depth          2 c + e is rank 4 c + e, 8 + 2 c + e is rank 4 c + 2 + e
+//
+// so that u and s stay in registers and a lane's filters meet inputs that lie side by side.
+#pragma once
+
+#include "core/conv_shape.h"
+#include "core/cuda/conv.h"
+#include "core/cuda/elements.cuh"
+#include "core/cuda/launch.cuh"
+#include "core/cuda/mma.cuh"
+
+namespace convoy::cuda::lowrank {
+
+constexpr int kTokens = 32;  // of a tile
+constexpr int kRanks = 16, kTaps = 4;
+constexpr int kRing = 4 * kTokens;  // rows
+constexpr int kLead = 8;            // rows of the ring before a chunk's first row
+constexpr int kOwn = 8;             // tokens of a lane
+constexpr int kSeen = kOwn + kTaps - 1;
+constexpr int kZBytes = 2 * kRanks;  // of a row of the ring
+
+struct LowrankCall {
+  Rows<const bf16> x, dy, z;
+  const bf16 *s, *u;
+  const std::int32_t* reach;
+  std::int64_t rows, chunk_rows;
+  int channels, rank, width;
+  int z_shift;  // log2 of the ranks of z that move as one: 3, 1 or 0
+  bool residual;
+};
+
+// A block of `Warps` warps, `Sets` times 16 channels each, and its shared memory in bytes.
+template <int Warps, int Sets, bool Backward>
+struct Block {
+  static constexpr int kThreads = 32 * Warps;
+  static constexpr int kChannels = 16 * Sets * Warps;
+  static constexpr int kPitch = kChannels * 2;  // of a row of the ring
+  static constexpr int kRowsBytes = kRing * kPitch;
+  static constexpr int kZ = kRowsBytes * (Backward ? 2 : 1);  // where z begins
+  static constexpr int kReach = kZ + kRing * kZBytes;
+  static constexpr int kRingBytes = kReach + kRing * 4;
+};
+
+// The 16-byte pieces of a row of the ring change places within 128 bytes, by this number of 16
+// bytes, so that neither 8 rows 4 apart, nor 8 rows 2 apart, nor pairs of pieces of 4 rows 8 apart
+// meet in a bank.
+__device__ constexpr int piece_swap(int row) {
+  return ((row >> 2 & 1) | (row >> 3 & 1) << 1 | ((row >> 4 ^ row >> 1) & 1) << 2) * 16;
+}
+
+// The same for z, whose rows lie 4 to a line of 128 bytes: for 8 lines, and pairs of 4 lines.
+__device__ constexpr int line_swap(int line) { return ((line & 3) << 1 | (line >> 2 & 1)) * 16; }
+
+// A copy that the compiler does not know to be one, and so keeps instead of making it again from
+// what it came from.
+__device__ inline int kept(int v) { return __shfl_sync(~0u, v, static_cast<int>(threadIdx.x)); }
+__device__ inline float kept(float v) { return __int_as_float(kept(__float_as_int(v))); }
+
+// A place in a ring of rows of `Pitch` bytes, given for the tile at the ring's beginning: byte
+// `column` of row `row`, of which the first kLead are before the tile. The ring holds a whole
+// number of tiles, and a tile of swaps; so the place in another tile is so many bytes further
+// round.
+template <int Pitch>
+__device__ inline int ring_place(int row, int column) {
+  return row * Pitch + (column ^ piece_swap(row));
+}
+template <int Pitch>
+__device__ inline std::uint32_t ring_at(std::uint32_t rows, int place, int tile) {
+  return rows + (place + tile * kTokens * Pitch) % (kRing * Pitch);
+}
+
+// Two places of a lane in one register.
+template <int Pitch>
+class Places {
+ public:
+  __device__ Places(int first, int second) : both_(kept(first | second << 16)) {
+    static_assert(kRing * Pitch <= 1 << 16, "16 bits hold a place");
+  }
+  __device__ std::uint32_t first(std::uint32_t rows, int tile) const {
+    return rows + (both_ + tile * kTokens * Pitch) % (kRing * Pitch);
+  }
+  __device__ std::uint32_t second(std::uint32_t rows, int tile) const {
+    return rows + ((both_ + (tile * kTokens * Pitch << 16)) >> 16) % (kRing * Pitch);
+  }
+
+ private:
+  std::uint32_t both_;
+};
+
+// The first of the lane's 2 S channels, within the block.
+template <int Sets>
+__device__ inline int lane_channel() {
+  return threadIdx.x / 32 * 16 * Sets + threadIdx.x % 32 / 4 * 2 * Sets;
+}
+__device__ inline int lane_token() { return threadIdx.x % 4 * kOwn; }
+
+// Pairs of a lane's channels in one row, loaded and stored as one.
+template <int Sets>
+struct alignas(4 * Sets) Pairs {
+  Pair set[Sets];
+};
+
+// Where a lane finds its channels of its 8 tokens of a tile and of the 3 before or after: tokens
+// First to First + kSeen - 1.
+template <int Sets, int Pitch, int First>
+class LaneColumn {
+ public:
+  __device__ LaneColumn() : places_(place(0), place(First < 0 ? -kOwn : kOwn)) {}
+
+  __device__ void load(Pairs<Sets> (&to)[kSeen], std::uint32_t rows, int tile) const {
+    const std::uint32_t own = places_.first(rows, tile), other = places_.second(rows, tile);
+#pragma unroll
+    for (int i = 0; i < kSeen; ++i) {
+      const int row = (First + i) & (kOwn - 1);
+      const bool is_own = First + i >= 0 && First + i < kOwn;
+      const std::uint32_t at = ((is_own ? own : other) ^ piece_swap(row)) + row * Pitch;
+      if constexpr (Sets == 1) {
+        to[i].set[0] = static_cast<Pair>(load_shared4(at));
+      } else {
+        const uint2 loaded = load_shared8(at);
+        to[i].set[0] = loaded.x, to[i].set[1] = loaded.y;
+      }
+    }
+  }
+
+ private:
+  // Of a row whose lowest three bits are zeros.
+  static __device__ int place(int further) {
+    return ring_place<Pitch>(kLead + lane_token() + further, lane_channel<Sets>() * 2);
+  }
+  Places<Pitch> places_;
+};
+
+// A place in the ring of z, whose lines hold 4 rows, as ring_place().
+__device__ inline int z_place(int line, int byte) { return line * 128 + (byte ^ line_swap(line)); }
+
+// Right operands of z: token i of column 4 g + i, 0 to 7.
+class LaneRanks {
+ public:
+  __device__ LaneRanks() : quads_(place(0), place(1)) {}
+
+  template <int Count>
+  __device__ void load(uint2 (&to)[kOwn - 1], std::uint32_t z, int tile) const {
+    const std::uint32_t first = quads_.first(z, tile), second = quads_.second(z, tile);
+#pragma unroll
+    for (int i = 0; i < Count; ++i) {
+      to[i] = load_shared8((i < 4 ? first : second) ^ i % 4 * kZBytes);
+    }
+  }
+
+ private:
+  static __device__ int place(int quad) {
+    return z_place(kLead / 4 + threadIdx.x % 32 / 4 + quad, threadIdx.x % 4 * 8);
+  }
+  Places<kZBytes> quads_;
+};
+
+// Whether no tap of the tile's tokens (and of the 3 after it) meets a document's start. Rows that
+// do not exist reach nowhere.
+__device__ inline bool all_reach(std::uint32_t reach, int tile, int width) {
+  const int lane = threadIdx.x % 32;
+  bool whole = load_shared4(ring_at<4>(reach, (kLead + lane) * 4, tile)) >= width - 1;
+  if (lane < kTaps - 1) {
+    const int after = (kLead + kTokens + lane) * 4;
+    whole = whole && load_shared4(ring_at<4>(reach, after, tile)) >= width - 1;
+  }
+  return __all_sync(~0u, whole);
+}
+
+// For each tap w, bit i: whether token i of the lane (0 to 10) reaches w rows back.
+struct LaneReach {
+  unsigned seen[kTaps] = {};
+
+  __device__ void load(std::uint32_t reach, int tile) {
+#pragma unroll
+    for (int i = 0; i < kSeen; ++i) {
+      const int far = load_shared4(ring_at<4>(reach, (kLead + lane_token() + i) * 4, tile));
+#pragma unroll
+      for (int w = 0; w < kTaps; ++w) seen[w] |= far >= w ? 1u << i : 0u;
+    }
+  }
+  __device__ bool sees(int token, int w) const { return (seen[w] >> token & 1u) != 0; }
+};
+
+// The filters of 16 channels: u of each tap as a left operand, s (and the residual in tap 0) as an
+// accumulator to start from. Zeros where there are no more ranks, taps or channels.
+struct LaneFilters {
+  Pair u[kTaps][4];
+  float s[kTaps][4];
+
+  __device__ void load(const LowrankCall& call, int channel) {
+    const auto pair = [&](const bf16* from, bool there) {
+      return there && channel < call.channels ? *reinterpret_cast<const Pair*>(from + channel) : 0u;
+    };
+    Pair ranks[kTaps][4], both[kTaps];
+#pragma unroll
+    for (int w = 0; w < kTaps; ++w) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) {
+        const int rank = 4 * (threadIdx.x % 4) + r;
+        ranks[w][r] = pair(call.u + (rank * call.width + w) * std::int64_t{call.channels},
+                           rank < call.rank && w < call.width);
+      }
+      both[w] = pair(call.s + w * std::int64_t{call.channels}, w < call.width);
+    }
+#pragma unroll
+    for (int w = 0; w < kTaps; ++w) {
+#pragma unroll
+      for (int r = 0; r < 4; r += 2) {
+        u[w][r] = __byte_perm(ranks[w][r], ranks[w][r + 1], 0x5410);      // channel 2 S g + 2 n
+        u[w][r + 1] = __byte_perm(ranks[w][r], ranks[w][r + 1], 0x7632);  // the one after
+      }
+      const float residual = w == 0 && call.residual ? 1.0f : 0.0f;
+      s[w][0] = low_of(both[w]) + residual;
+      s[w][2] = high_of(both[w]) + residual;
+      s[w][1] = kept(s[w][0]);
+      s[w][3] = kept(s[w][2]);
+    }
+  }
+};
+
+// What tokens `token` and `token` + 4 of a lane sum up over the taps: filter times input row token
+// - w, with the token's filters (Up), or input row token + w, with the filters of that row. in[0]
+// is row -3 (Up) or row 0. Masked: taps that meet a document's start are left out.
+template <bool Up, bool Masked, int Sets>
+__device__ inline void apply_filters(Pairs<Sets> (&sums)[2], const LaneFilters (&filters)[Sets],
+                                     const uint2 (&z)[kOwn - 1], const Pairs<Sets> (&in)[kSeen],
+                                     const LaneReach& reach, int token) {
+#pragma unroll
+  for (int n = 0; n < Sets; ++n) {
+    float sum[2][2] = {};
+#pragma unroll
+    for (int w = 0; w < kTaps; ++w) {
+      const uint2 ranks = z[Up ? token : token + w];
+      float f[4];
+      multiply_add_to(f, filters[n].u[w], ranks.x, ranks.y, filters[n].s[w]);
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int own = token + kOwn / 2 * e;
+        if (Masked && !reach.sees(Up ? own : own + w, w)) continue;
+        const Pair row = in[Up ? own + kTaps - 1 - w : own + w].set[n];
+        sum[e][0] += f[e] * low_of(row);
+        sum[e][1] += f[2 + e] * high_of(row);
+      }
+    }
+#pragma unroll
+    for (int e = 0; e < 2; ++e) sums[e].set[n] = pack_pair(sum[e][0], sum[e][1]);
+  }
+}
+
+// Fills the ring, 32 rows at a time from kLead rows before the chunk on; rows, channels and ranks
+// outside of the tensors become zeros. A thread copies the same 16 bytes of every 8th or 16th row.
+template <class Sizes, bool Backward>
+class RowLoader {
+ public:
+  __device__ RowLoader(std::uint32_t memory, const LowrankCall& call, int channel0,
+                       std::int64_t chunk_first)
+      : call_(call),
+        memory_(memory),
+        first_(static_cast<int>(chunk_first) - kLead),
+        last_whole_(static_cast<int>(call.rows) - kTokens),
+        inside_(channel0 + pack() * 8 < call.channels),
+        to_(ring_place<Sizes::kPitch>(row(), pack() * 16)),
+        x_(start(call.x, channel0)),
+        dy_(Backward ? start(call.dy, channel0) : nullptr) {}
+
+  __device__ void next() {
+    const std::uint32_t to = memory_ + slot_ * Sizes::kPitch + to_;
+    if (first_ >= 0 && first_ <= last_whole_) {
+      copy_rows<true>(to, call_.x, x_);
+      if (Backward) copy_rows<true>(to + Sizes::kRowsBytes, call_.dy, dy_);
+    } else {
+      copy_rows<false>(to, call_.x, x_);
+      if (Backward) copy_rows<false>(to + Sizes::kRowsBytes, call_.dy, dy_);
+    }
+    if (threadIdx.x >= Sizes::kThreads - kTokens) {
+      copy_reach();
+    } else {
+      copy_ranks();
+    }
+    x_ += kTokens * call_.x.stride;
+    if (Backward) dy_ += kTokens * call_.dy.stride;
+    first_ += kTokens;
+    slot_ = (slot_ + kTokens) % kRing;
+    commit_copies();
+  }
+
+ private:
+  static constexpr int kPacks = Sizes::kChannels / 8;
+  static constexpr int kStep = Sizes::kThreads / kPacks;  // rows that one round of copies covers
+  static_assert(kStep == 8 || kStep == 16, "rows of two rounds differ in bit 3 or 4");
+
+  static __device__ int row() { return threadIdx.x / kPacks; }
+  static __device__ int pack() { return threadIdx.x % kPacks; }
+  __device__ bool has(int row) const {
+    return static_cast<unsigned>(first_ + row) < static_cast<unsigned>(call_.rows);
+  }
+  __device__ const bf16* start(const Rows<const bf16>& rows, int channel0) const {
+    return rows.data + (first_ + row()) * rows.stride + (inside_ ? channel0 + pack() * 8 : 0);
+  }
+
+  // Whole: all of the 32 rows exist.
+  template <bool Whole>
+  __device__ void copy_rows(std::uint32_t to, const Rows<const bf16>& rows,
+                            const bf16* from) const {
+#pragma unroll
+    for (int i = 0; i < kTokens; i += kStep) {
+      const bool there = inside_ && (Whole || has(row() + i));
+      copy_ahead((to ^ piece_swap(i)) + i * Sizes::kPitch,
+                 Whole || there ? from + i * rows.stride : rows.data, there);
+    }
+  }
+
+  __device__ void copy_reach() const {
+    const int row = threadIdx.x % kTokens;
+    const bool there = has(row);
+    copy_ahead<4>(memory_ + Sizes::kReach + (slot_ + row) * 4,
+                  call_.reach + (there ? first_ + row : 0), there);
+  }
+
+  // Rows of z, in pieces of 1 << z_shift ranks.
+  __device__ void copy_ranks() const {
+    constexpr int kOthers = Sizes::kThreads - kTokens;
+    const int shift = call_.z_shift;
+#pragma unroll 1
+    for (int i = threadIdx.x; i < kTokens * kRanks >> shift; i += kOthers) {
+      const int row = (i << shift) / kRanks, rank = (i << shift) % kRanks;
+      const int line = (slot_ + row) / 4;
+      const std::uint32_t to =
+          memory_ + Sizes::kZ + line * 128 + ((row % 4 * kZBytes + rank * 2) ^ line_swap(line));
+      const bool there = rank < call_.rank && has(row);
+      const bf16* from = there ? call_.z.row(first_ + row) + rank : call_.z.data;
+      if (shift == 3) {
+        copy_ahead(to, from, there);
+      } else if (shift == 1) {
+        copy_ahead<4>(to, from, there);
+      } else {
+        asm volatile("st.shared.u16 [%0], %1;" ::"r"(to),
+                     "h"(there ? __bfloat16_as_ushort(*from) : std::uint16_t{0})
+                     : "memory");
+      }
+    }
+  }
+
+  const LowrankCall& call_;
+  std::uint32_t memory_;
+  int first_, last_whole_, slot_ = 0;
+  bool inside_;
+  std::uint32_t to_;
+  const bf16 *x_, *dy_;
+};
+
+// Where a lane stores its channels of its tokens, tile by tile.
+template <int Sets>
+class LaneStore {
+ public:
+  __device__ LaneStore(Rows<bf16> to, int channel0, std::int64_t first, const LowrankCall& call)
+      : stride_(static_cast<unsigned>(to.stride * sizeof(bf16))),
+        left_(static_cast<int>(call.rows - first) - lane_token()),
+        inside_(channel0 + lane_channel<Sets>() < call.channels),
+        to_(reinterpret_cast<char*>(to.row(first + lane_token()) + channel0 +
+                                    lane_channel<Sets>())) {}
+
+  // Whole: all of the tile's rows exist.
+  template <bool Whole>
+  __device__ void store(int token, const Pairs<Sets>& pairs) const {
+    char* to = to_ + token * stride_;
+    const bool there = inside_ && (Whole || token < left_);
+    if constexpr (Sets == 1) {
+      if (there) __stcs(reinterpret_cast<Pair*>(to), pairs.set[0]);
+    } else {
+      if (there) __stcs(reinterpret_cast<uint2*>(to), uint2{pairs.set[0], pairs.set[1]});
+    }
+  }
+  __device__ void next() {
+    to_ += kTokens * stride_;
+    left_ -= kTokens;
+  }
+
+ private:
+  unsigned stride_;  // bytes
+  int left_;
+  bool inside_;
+  char* to_;
+};
+
+// Whether the kernels take a call whose rows lie in `tensors`.
+inline bool takes(const ConvCall& call, std::initializer_list<Tensor> tensors) {
+  const auto& shape = call.shape;
+  if (tensors.begin()->dtype() != DType::bf16 || !packable(16, tensors)) return false;
+  if (tensors.begin()->rows() > INT32_MAX - kRing) return false;
+  return shape.width <= kTaps && shape.filter_rank <= kRanks && call.rows.halo.empty() &&
+         call.filters.s.contiguous() && call.filters.u.contiguous() &&
+         packable(16, {call.filters.s, call.filters.u});
+}
+
+// A call whose rows are cut for `blocks` blocks in all: by the shape alone, so that bits are too.
+inline LowrankCall describe(const ConvCall& call, const Tensor& x, const Tensor& dy,
+                            int block_channels, int blocks) {
+  const std::int64_t wide = ceil_div<std::int64_t>(x.cols(), block_channels);
+  const std::int64_t chunks = std::max<std::int64_t>(1, blocks / wide);
+  const std::int64_t rows =
+      ceil_div<std::int64_t>(ceil_div<std::int64_t>(x.rows(), chunks), kTokens) * kTokens;
+  return {
+      read_rows<bf16>(x),
+      read_rows<bf16>(dy),
+      read_rows<bf16>(call.filters.generated),
+      data_of<bf16>(call.filters.s),
+      data_of<bf16>(call.filters.u),
+      call.rows.reach.data<std::int32_t>(),
+      x.rows(),
+      rows,
+      static_cast<int>(x.cols()),
+      static_cast<int>(call.shape.filter_rank),
+      call.shape.width,
+      packable(16, {call.filters.generated}) ? 3 : (packable(4, {call.filters.generated}) ? 1 : 0),
+      call.shape.residual};
+}
+
+inline dim3 grid_of(const LowrankCall& call, int block_channels) {
+  return {static_cast<unsigned>(ceil_div(call.channels, block_channels)),
+          static_cast<unsigned>(ceil_div(call.rows, call.chunk_rows))};
+}
+
+}  // namespace convoy::cuda::lowrank
