@@ -16,7 +16,7 @@ using Column = LaneColumn<kSets, Sizes::kPitch, 1 - kTaps>;
 template <bool Whole>
 __device__ inline void forward_tile(const LaneStore<kSets>& y, const LaneFilters (&filters)[kSets],
                                     const Column& column, const LaneRanks& ranks,
-                                    std::uint32_t memory, int tile) {
+                                    std::uint32_t memory, unsigned tile) {
   LaneReach reach;
   if (!Whole) reach.load(memory + Sizes::kReach, tile);
   Pairs<kSets> x[kSeen];
@@ -51,12 +51,8 @@ __global__ void __launch_bounds__(Sizes::kThreads, kResident)
   const Column column;
   const LaneRanks ranks;
   LaneStore<kSets> to(y, channel0, first, call);
-  for (int tile = 0; first + tile * kTokens < end; ++tile, to.next()) {
-    wait_copies<1>();
-    __syncthreads();
-    loader.next();
-    if (first + (tile + 1) * kTokens <= call.rows &&
-        all_reach(memory + Sizes::kReach, tile, call.width)) {
+  for (unsigned tile = 0; first + tile * kTokens < end; ++tile, to.next()) {
+    if (loader.arrive(tile)) {
       forward_tile<true>(to, filters, column, ranks, memory, tile);
     } else {
       forward_tile<false>(to, filters, column, ranks, memory, tile);

@@ -48,25 +48,32 @@ __device__ inline void load_shared_filters(std::uint32_t u, const LowrankCall& c
 
 // dx of 32 tokens and 16 channels.
 template <class Sizes>
-struct InputPart {
-  LaneColumn<1, Sizes::kPitch, 0> column;
-  LaneRanks ranks;
+class InputPart {
+ public:
+  __device__ InputPart(const LowrankCall& call, int channel0) {
+    filters_[0].load(call, channel0 + lane_channel<1>());
+  }
 
   template <bool Whole>
-  __device__ void run(const LaneStore<1>& dx, const LaneFilters (&filters)[1], std::uint32_t memory,
-                      int tile, const LaneReach& reach) const {
+  __device__ void run(const LaneStore<1>& dx, std::uint32_t memory, unsigned tile,
+                      const LaneReach& reach) const {
     Pairs<1> dy[kSeen];
     uint2 z[kOwn - 1];
-    ranks.load<kOwn - 1>(z, memory + Sizes::kZ, tile);
-    column.load(dy, memory + Sizes::kRowsBytes, tile);
+    ranks_.load<kOwn - 1>(z, memory + Sizes::kZ, tile);
+    column_.load(dy, memory + Sizes::kRowsBytes, tile);
 #pragma unroll
     for (int i = 0; i < kOwn / 2; ++i) {
       Pairs<1> sums[2];
-      apply_filters<false, !Whole>(sums, filters, z, dy, reach, i);
+      apply_filters<false, !Whole>(sums, filters_, z, dy, reach, i);
       dx.store<Whole>(i, sums[0]);
       dx.store<Whole>(i + kOwn / 2, sums[1]);
     }
   }
+
+ private:
+  LaneColumn<1, Sizes::kPitch, 0> column_;
+  LaneRanks ranks_;
+  LaneFilters filters_[1];
 };
 
 // dz of 32 channels and of 16 tokens, those 4 k + 2 h and 4 k + 2 h + 1 of half h, put into shared
@@ -85,7 +92,7 @@ struct RanksPart {
         sums(kept((warp() * kDzTile + lane() / 4 * kDzTokens + lane() % 4 * 4) * 4)) {}
 
   template <bool Whole>
-  __device__ void run(std::uint32_t to, std::uint32_t memory, int tile) const {
+  __device__ void run(std::uint32_t to, std::uint32_t memory, unsigned tile) const {
     Pair x[5][4], dy[2][4];
     const std::uint32_t at[3] = {earlier.first(memory, tile), earlier.second(memory, tile),
                                  own.first(memory, tile)};
@@ -159,7 +166,7 @@ struct WeightPart {
         ranks(kept(z_place(kLead / 4 + threadIdx.x % 8, threadIdx.x % 32 / 8 * kZBytes))) {}
 
   template <bool Whole>
-  __device__ void run(WeightSums& sums, std::uint32_t memory, int tile,
+  __device__ void run(WeightSums& sums, std::uint32_t memory, unsigned tile,
                       const LaneReach& reach) const {
     Pair x[2][2][4], dy[2][4], z[2][4];  // of 8 channels: 4 tokens before, own; of 8 ranks
     const std::uint32_t own = rows.first(memory, tile), before = rows.second(memory, tile);
@@ -256,38 +263,33 @@ __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
   const std::uint32_t memory = shared_address(bytes);
   const int channel0 = blockIdx.x * Sizes::kChannels;
   const std::int64_t first = blockIdx.y * call.chunk_rows;
-  const int tiles =
-      static_cast<int>(ceil_div<std::int64_t>(min(call.chunk_rows, call.rows - first), kTokens));
+  const unsigned tiles = static_cast<unsigned>(
+      ceil_div<std::int64_t>(min(call.chunk_rows, call.rows - first), kTokens));
   if (Input) load_shared_filters<Sizes>(memory + Sizes::kFilters, call, channel0);
   RowLoader<Sizes, true> loader(memory, call, channel0, first);
   for (int block = 0; block < 3; ++block) loader.next();
-  LaneFilters filters[1];
-  if (Input) filters[0].load(call, channel0 + lane_channel<1>());
   LaneStore<1> to(dx, channel0, first, call);
-  const InputPart<Sizes> input;
+  const InputPart<Sizes> input(call, channel0);
   const RanksPart<Sizes> ranks;
   const WeightPart<Sizes> weight;
   WeightSums sums = {};
   dz_partial +=
       (blockIdx.x * ceil_div<std::int64_t>(call.rows, kTokens) + first / kTokens) * 2 * kDzTile;
-  for (int tile = 0; tile < tiles; ++tile, to.next()) {
-    wait_copies<1>();
-    __syncthreads();
-    loader.next();
+  for (unsigned tile = 0; tile < tiles; ++tile, to.next()) {
+    const bool whole = loader.arrive(tile);
     const std::uint32_t dz = memory + Sizes::kSums + tile % 2 * Sizes::kSumBytes;
     if (Input && tile > 0) {  // of the tile before
-      add_groups<Sizes>(dz_partial, memory + Sizes::kSums + (tile - 1) % 2 * Sizes::kSumBytes);
+      add_groups<Sizes>(dz_partial, memory + Sizes::kSums + (tile + 1) % 2 * Sizes::kSumBytes);
       dz_partial += 2 * kDzTile;
     }
     LaneReach reach;
-    if (first + (tile + 1) * kTokens <= call.rows &&
-        all_reach(memory + Sizes::kReach, tile, call.width)) {
-      if (Input) input.template run<true>(to, filters, memory, tile, reach);
+    if (whole) {
+      if (Input) input.template run<true>(to, memory, tile, reach);
       if (Input) ranks.template run<true>(dz, memory, tile);
       if (Weight) weight.template run<true>(sums, memory, tile, reach);
     } else {
       reach.load(memory + Sizes::kReach, tile);
-      if (Input) input.template run<false>(to, filters, memory, tile, reach);
+      if (Input) input.template run<false>(to, memory, tile, reach);
       if (Input) ranks.template run<false>(dz, memory, tile);
       if (Weight) weight.template run<false>(sums, memory, tile, reach);
     }

@@ -63,8 +63,10 @@ __device__ constexpr int line_swap(int line) { return ((line & 3) << 1 | (line >
 
 // A copy that the compiler does not know to be one, and so keeps instead of making it again from
 // what it came from.
-__device__ inline int kept(int v) { return __shfl_sync(~0u, v, static_cast<int>(threadIdx.x)); }
-__device__ inline float kept(float v) { return __int_as_float(kept(__float_as_int(v))); }
+template <class T>
+__device__ inline T kept(T v) {
+  return __shfl_sync(~0u, v, static_cast<int>(threadIdx.x));
+}
 
 // A place in a ring of rows of `Pitch` bytes, given for the tile at the ring's beginning: byte
 // `column` of row `row`, of which the first kLead are before the tile. The ring holds a whole
@@ -75,7 +77,7 @@ __device__ inline int ring_place(int row, int column) {
   return row * Pitch + (column ^ piece_swap(row));
 }
 template <int Pitch>
-__device__ inline std::uint32_t ring_at(std::uint32_t rows, int place, int tile) {
+__device__ inline std::uint32_t ring_at(std::uint32_t rows, unsigned place, unsigned tile) {
   return rows + (place + tile * kTokens * Pitch) % (kRing * Pitch);
 }
 
@@ -86,10 +88,10 @@ class Places {
   __device__ Places(int first, int second) : both_(kept(first | second << 16)) {
     static_assert(kRing * Pitch <= 1 << 16, "16 bits hold a place");
   }
-  __device__ std::uint32_t first(std::uint32_t rows, int tile) const {
+  __device__ std::uint32_t first(std::uint32_t rows, unsigned tile) const {
     return rows + (both_ + tile * kTokens * Pitch) % (kRing * Pitch);
   }
-  __device__ std::uint32_t second(std::uint32_t rows, int tile) const {
+  __device__ std::uint32_t second(std::uint32_t rows, unsigned tile) const {
     return rows + ((both_ + (tile * kTokens * Pitch << 16)) >> 16) % (kRing * Pitch);
   }
 
@@ -117,7 +119,7 @@ class LaneColumn {
  public:
   __device__ LaneColumn() : places_(place(0), place(First < 0 ? -kOwn : kOwn)) {}
 
-  __device__ void load(Pairs<Sets> (&to)[kSeen], std::uint32_t rows, int tile) const {
+  __device__ void load(Pairs<Sets> (&to)[kSeen], std::uint32_t rows, unsigned tile) const {
     const std::uint32_t own = places_.first(rows, tile), other = places_.second(rows, tile);
 #pragma unroll
     for (int i = 0; i < kSeen; ++i) {
@@ -150,7 +152,7 @@ class LaneRanks {
   __device__ LaneRanks() : quads_(place(0), place(1)) {}
 
   template <int Count>
-  __device__ void load(uint2 (&to)[kOwn - 1], std::uint32_t z, int tile) const {
+  __device__ void load(uint2 (&to)[kOwn - 1], std::uint32_t z, unsigned tile) const {
     const std::uint32_t first = quads_.first(z, tile), second = quads_.second(z, tile);
 #pragma unroll
     for (int i = 0; i < Count; ++i) {
@@ -165,23 +167,11 @@ class LaneRanks {
   Places<kZBytes> quads_;
 };
 
-// Whether no tap of the tile's tokens (and of the 3 after it) meets a document's start. Rows that
-// do not exist reach nowhere.
-__device__ inline bool all_reach(std::uint32_t reach, int tile, int width) {
-  const int lane = threadIdx.x % 32;
-  bool whole = load_shared4(ring_at<4>(reach, (kLead + lane) * 4, tile)) >= width - 1;
-  if (lane < kTaps - 1) {
-    const int after = (kLead + kTokens + lane) * 4;
-    whole = whole && load_shared4(ring_at<4>(reach, after, tile)) >= width - 1;
-  }
-  return __all_sync(~0u, whole);
-}
-
 // For each tap w, bit i: whether token i of the lane (0 to 10) reaches w rows back.
 struct LaneReach {
   unsigned seen[kTaps] = {};
 
-  __device__ void load(std::uint32_t reach, int tile) {
+  __device__ void load(std::uint32_t reach, unsigned tile) {
 #pragma unroll
     for (int i = 0; i < kSeen; ++i) {
       const int far = load_shared4(ring_at<4>(reach, (kLead + lane_token() + i) * 4, tile));
@@ -270,7 +260,7 @@ class RowLoader {
         first_(static_cast<int>(chunk_first) - kLead),
         last_whole_(static_cast<int>(call.rows) - kTokens),
         inside_(channel0 + pack() * 8 < call.channels),
-        to_(ring_place<Sizes::kPitch>(row(), pack() * 16)),
+        to_(kept(ring_place<Sizes::kPitch>(row(), pack() * 16))),
         x_(start(call.x, channel0)),
         dy_(Backward ? start(call.dy, channel0) : nullptr) {}
 
@@ -283,7 +273,7 @@ class RowLoader {
       copy_rows<false>(to, call_.x, x_);
       if (Backward) copy_rows<false>(to + Sizes::kRowsBytes, call_.dy, dy_);
     }
-    if (threadIdx.x >= Sizes::kThreads - kTokens) {
+    if (copies_reach()) {
       copy_reach();
     } else {
       copy_ranks();
@@ -295,11 +285,31 @@ class RowLoader {
     commit_copies();
   }
 
+  // Waits for all that a tile needs and asks for what the one after next will. Whether the tile is
+  // whole: all of its rows exist, and no tap of its tokens (and of the 3 after) meets a document's
+  // start. Every thread of the block must call it.
+  __device__ bool arrive(unsigned tile) {
+    wait_copies<1>();
+    bool broken = false;
+    if (copies_reach()) {  // has its own copies already
+      const unsigned row = threadIdx.x % kTokens;
+      const std::uint32_t reach = memory_ + Sizes::kReach;
+      const int least = max(call_.width - 1, 1);  // rows that do not exist reach nowhere
+      broken =
+          (row >= kLead && load_shared4(ring_at<4>(reach, row * 4, tile)) < least) ||
+          (row < kLead + kTaps - 1 && load_shared4(ring_at<4>(reach, row * 4, tile + 1)) < least);
+    }
+    const bool whole = __syncthreads_or(broken) == 0;
+    next();
+    return whole;
+  }
+
  private:
   static constexpr int kPacks = Sizes::kChannels / 8;
   static constexpr int kStep = Sizes::kThreads / kPacks;  // rows that one round of copies covers
   static_assert(kStep == 8 || kStep == 16, "rows of two rounds differ in bit 3 or 4");
 
+  static __device__ bool copies_reach() { return threadIdx.x >= Sizes::kThreads - kTokens; }
   static __device__ int row() { return threadIdx.x / kPacks; }
   static __device__ int pack() { return threadIdx.x % kPacks; }
   __device__ bool has(int row) const {
@@ -333,9 +343,9 @@ class RowLoader {
     constexpr int kOthers = Sizes::kThreads - kTokens;
     const int shift = call_.z_shift;
 #pragma unroll 1
-    for (int i = threadIdx.x; i < kTokens * kRanks >> shift; i += kOthers) {
-      const int row = (i << shift) / kRanks, rank = (i << shift) % kRanks;
-      const int line = (slot_ + row) / 4;
+    for (unsigned i = threadIdx.x; i < kTokens * kRanks >> shift; i += kOthers) {
+      const unsigned row = (i << shift) / kRanks, rank = (i << shift) % kRanks;
+      const unsigned line = (slot_ + row) / 4;
       const std::uint32_t to =
           memory_ + Sizes::kZ + line * 128 + ((row % 4 * kZBytes + rank * 2) ^ line_swap(line));
       const bool there = rank < call_.rank && has(row);
@@ -354,9 +364,10 @@ class RowLoader {
 
   const LowrankCall& call_;
   std::uint32_t memory_;
-  int first_, last_whole_, slot_ = 0;
+  int first_, last_whole_;
+  unsigned slot_ = 0;
   bool inside_;
-  std::uint32_t to_;
+  int to_;
   const bf16 *x_, *dy_;
 };
 
