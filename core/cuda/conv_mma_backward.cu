@@ -1,26 +1,26 @@
-// Backward of low-rank filters in one pass over x and dy: dx from filters made again, and from the
-// products p_w[t, d] = dy[t, d] x[t - w, d], rounded to bf16,
+// Backward of low-rank and head-wise convolutions in one pass over x and dy: dx from filters made
+// again, and from the products p_w[t, d] = dy[t, d] x[t - w, d], rounded to bf16,
 //
 //   dz^T = sum_w u_w p_w^T    du_w^T = p_w^T z    ds_w^T = p_w^T 1
 //
-// p comes in the two orders that these take by loading x and dy straight or turned: dz goes by
-// quarters of the ... For dz a warp has 16 tokens by 32 channels, for the others 32 tokens by 16.
-// Sums over channel blocks (dz) and over chunks of rows (du, ds) go through device memory and are
-// added in order.
-#include "core/cuda/conv_lowrank_rows.cuh"
+// which take p straight and turned; so x and dy are loaded in both orders. Head-wise, u has ones
+// where a rank is a tap of the channel's group, and dz is the gradient of the generated taps. Sums
+// over channel blocks (dz, low-rank) and over chunks of rows (du, ds) go through device memory and
+// are added in order.
+#include "core/cuda/conv_mma_rows.cuh"
 #include "core/cuda/partial_sums.cuh"
 
 namespace convoy::cuda {
 namespace {
 
-using namespace lowrank;
+using namespace mma_conv;
 
 constexpr int kDzTokens = 16, kDzChannels = 32;  // of a warp
 constexpr int kDzTile = kDzTokens * kRanks;      // values
 
-template <int Warps>
-struct BackwardBlock : Block<Warps, 1, true> {
-  using Base = Block<Warps, 1, true>;
+template <bool Headwise, int Warps>
+struct BackwardBlock : Block<Warps, 1, Headwise, true> {
+  using Base = Block<Warps, 1, Headwise, true>;
   static constexpr int kGroups = Warps / 2;                              // of channels in dz
   static constexpr int kFilters = (Base::kRingBytes + 127) / 128 * 128;  // where u begins
   static constexpr int kSums = kFilters + kTaps * kRanks * Base::kPitch;
@@ -29,29 +29,39 @@ struct BackwardBlock : Block<Warps, 1, true> {
 };
 
 // u [taps, ranks, channels of the block], zeros where there is no more. The 16-byte pieces of row r
-// change places by r % 8.
+// change places by r % 8. Head-wise, rank 4 n + w is tap w of the n-th group of 32 channels.
 template <class Sizes>
-__device__ inline void load_shared_filters(std::uint32_t u, const LowrankCall& call, int channel0) {
-  constexpr int kPacks = Sizes::kChannels / 8,
-                kOwnPacks = kTaps * kRanks * kPacks / Sizes::kThreads;
+__device__ inline void load_shared_filters(std::uint32_t u, const MmaConvCall& call, int channel0) {
+  constexpr int kPacks = Sizes::kChannels / 8;
+  constexpr int kOwnPacks = kTaps * kRanks * kPacks / Sizes::kThreads;
 #pragma unroll
   for (int i = 0; i < kOwnPacks; ++i) {
     const int row = (i * Sizes::kThreads + threadIdx.x) / kPacks, pack = threadIdx.x % kPacks;
     const int w = row / kRanks, rank = row % kRanks, channel = channel0 + pack * 8;
-    const bool there = w < call.width && rank < call.rank && channel < call.channels;
-    copy_ahead(
-        u + row * Sizes::kPitch + (pack ^ row % 8) * 16,
-        there ? call.u + (rank * call.width + w) * std::int64_t{call.channels} + channel : call.u,
-        there);
+    const std::uint32_t to = u + row * Sizes::kPitch + (pack ^ row % 8) * 16;
+    if constexpr (Sizes::kHeadwise) {
+      const int group = channel / call.rank - channel / kDzChannels * kDzChannels / call.rank;
+      const float ones = __uint_as_float(rank == group * kTaps + w ? 0x3f803f80u : 0u);
+      store_shared16(to, ones, ones, ones, ones);
+    } else {
+      const bool there = w < call.width && rank < call.rank && channel < call.channels;
+      copy_ahead(
+          to,
+          there ? call.u + (rank * call.width + w) * std::int64_t{call.channels} + channel : call.u,
+          there);
+    }
   }
 }
 
 // dx of 32 tokens and 16 channels.
 template <class Sizes>
 class InputPart {
+  using Filters = LaneFilters<Sizes::kHeadwise>;
+
  public:
-  __device__ InputPart(const LowrankCall& call, int channel0) {
-    filters_[0].load(call, channel0 + lane_channel<1>());
+  __device__ InputPart(const MmaConvCall& call, int channel0)
+      : ranks_(Filters::z_byte(call, channel0, 16)) {
+    filters_[0].load(call, channel0 + threadIdx.x / 32 * 16, channel0 + lane_channel<1>());
   }
 
   template <bool Whole>
@@ -59,7 +69,7 @@ class InputPart {
                       const LaneReach& reach) const {
     Pairs<1> dy[kSeen];
     uint2 z[kOwn - 1];
-    ranks_.load<kOwn - 1>(z, memory + Sizes::kZ, tile);
+    ranks_.template load<kOwn - 1>(z, memory + Sizes::kZ, tile);
     column_.load(dy, memory + Sizes::kRowsBytes, tile);
 #pragma unroll
     for (int i = 0; i < kOwn / 2; ++i) {
@@ -72,8 +82,8 @@ class InputPart {
 
  private:
   LaneColumn<1, Sizes::kPitch, 0> column_;
-  LaneRanks ranks_;
-  LaneFilters filters_[1];
+  LaneRanks<Sizes::kZPitch> ranks_;
+  Filters filters_[1];
 };
 
 // dz of 32 channels and of 16 tokens, those 4 k + 2 h and 4 k + 2 h + 1 of half h, put into shared
@@ -163,20 +173,21 @@ struct WeightPart {
 
   __device__ WeightPart()
       : rows(place(0), place(-4)),
-        ranks(kept(z_place(kLead / 4 + threadIdx.x % 8, threadIdx.x % 32 / 8 * kZBytes))) {}
+        ranks(kept(z_place<Sizes::kZPitch>(kLead / 4 + threadIdx.x % 8,
+                                           threadIdx.x % 32 / 8 * Sizes::kZPitch))) {}
 
   template <bool Whole>
   __device__ void run(WeightSums& sums, std::uint32_t memory, unsigned tile,
                       const LaneReach& reach) const {
     Pair x[2][2][4], dy[2][4], z[2][4];  // of 8 channels: 4 tokens before, own; of 8 ranks
     const std::uint32_t own = rows.first(memory, tile), before = rows.second(memory, tile);
-    const std::uint32_t z_rows = ring_at<kZBytes>(memory + Sizes::kZ, ranks, tile);
+    const std::uint32_t z_rows = ring_at<Sizes::kZPitch>(memory + Sizes::kZ, ranks, tile);
 #pragma unroll
     for (int q = 0; q < 2; ++q) {
       load_matrices_transposed(x[q][0], before ^ q * 16);
       load_matrices_transposed(x[q][1], own ^ q * 16);
       load_matrices_transposed(dy[q], (own ^ q * 16) + Sizes::kRowsBytes);
-      load_matrices_transposed(z[q], z_rows ^ q * 16);
+      if (!Sizes::kHeadwise) load_matrices_transposed(z[q], z_rows ^ q * 16);
     }
 #pragma unroll
     for (int w = 0; w < kTaps; ++w) {
@@ -195,8 +206,10 @@ struct WeightPart {
             p[2 * (i - k) + q] = multiply_pairs(dy[q][i], x[q][i >= w][(i - w) & 3]) & mask;
           }
         }
-        multiply_add(sums.u[w][0], p, z[0][k], z[0][k + 1]);
-        multiply_add(sums.u[w][1], p, z[1][k], z[1][k + 1]);
+        if (!Sizes::kHeadwise) {
+          multiply_add(sums.u[w][0], p, z[0][k], z[0][k + 1]);
+          multiply_add(sums.u[w][1], p, z[1][k], z[1][k + 1]);
+        }
         multiply_add(sums.s, p, ones, ones);
       }
     }
@@ -209,9 +222,9 @@ struct WeightPart {
   }
 };
 
-// partial [1 + rank, width, channels] of one chunk: ds, then du.
+// partial [1 + ranks, width, channels] of one chunk: ds, then du.
 __device__ inline void store_weights(float* partial, const WeightSums& sums,
-                                     const LowrankCall& call, int channel0) {
+                                     const MmaConvCall& call, int ranks, int channel0) {
   const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
   const std::int64_t channels = call.channels;
 #pragma unroll
@@ -223,7 +236,7 @@ __device__ inline void store_weights(float* partial, const WeightSums& sums,
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int rank = half * 8 + column;
-      if (rank >= call.rank) break;
+      if (rank >= ranks) break;
 #pragma unroll
       for (int w = 0; w < kTaps; ++w) {
         if (w >= call.width) break;
@@ -233,9 +246,12 @@ __device__ inline void store_weights(float* partial, const WeightSums& sums,
   }
 }
 
-// Adds dz of a tile over the block's channels, in order. to [2 halves of the tile, rank, token].
+// Token of a tile whose dz lies at `place` of half `half` of the tile.
+__device__ inline int dz_token(int half, int place) { return place / 2 * 4 + half * 2 + place % 2; }
+
+// Adds dz of a tile over the block's channels, in order. to [2 halves of the tile, rank, place].
 template <class Sizes>
-__device__ inline void add_groups(float* to, std::uint32_t sums) {
+__device__ inline void add_channels(float* to, std::uint32_t sums) {
   static_assert(2 * kDzTile % Sizes::kThreads == 0);
 #pragma unroll
   for (int part = 0; part < 2 * kDzTile / Sizes::kThreads; ++part) {
@@ -250,14 +266,53 @@ __device__ inline void add_groups(float* to, std::uint32_t sums) {
   }
 }
 
-// dz_partial [channel blocks, tiles, 2, kRanks, kDzTokens], weight_partial [chunks, 1 + rank,
-// width, channels].
-template <bool Input, bool Weight, int Warps>
+// The same for head-wise filters: adds over a group's channels, and stores the taps of a token and
+// group as one. Up to four groups of a token lie in neighbouring threads. All sizes are powers of
+// two, here as exponents.
+template <class Sizes>
+__device__ inline void store_taps(Rows<bf16> dz, std::uint32_t sums, const MmaConvCall& call,
+                                  int channel0, std::int64_t first) {
+  constexpr int kTokensLog = 5, kChannelsLog = Sizes::kChannels == 256 ? 8 : 7;
+  static_assert(1 << kTokensLog == kTokens && 1 << kChannelsLog == Sizes::kChannels);
+  const int size = __ffs(call.rank) - 1, groups = max(0, kChannelsLog - size);
+  const int near = min(groups, 2);
+  const int parts = max(1, call.rank / kDzChannels);  // of a group
+#pragma unroll 1
+  for (int i = threadIdx.x; i < kTokens << groups; i += Sizes::kThreads) {
+    const int group = i >> (near + kTokensLog) << near | (i & ((1 << near) - 1));
+    const int token = i >> near & (kTokens - 1), place = token % kDzTokens;
+    const int half = token / kDzTokens, channel = group << size;
+    const int row = channel % kDzChannels >> size << 2;
+    const std::uint32_t from =
+        sums +
+        ((half * Sizes::kGroups + channel / kDzChannels) * kDzTile + row * kDzTokens + place) * 4;
+    float taps[kTaps] = {};
+#pragma unroll 1
+    for (int part = 0; part < parts; ++part) {
+#pragma unroll
+      for (int w = 0; w < kTaps; ++w) {
+        taps[w] += __int_as_float(load_shared4(from + (part * kDzTile + w * kDzTokens) * 4));
+      }
+    }
+    const std::int64_t t = first + dz_token(half, place);
+    if (t >= call.rows || channel0 + channel >= call.channels) continue;
+    *reinterpret_cast<uint2*>(dz.row(t) + ((channel0 + channel) >> size) * kTaps) = {
+        pack_pair(taps[0], taps[1]), pack_pair(taps[2], taps[3])};
+  }
+}
+
+// Where gradients go. dz: head-wise; dz_partial [channel blocks, tiles, 2, kRanks, kDzTokens]:
+// low-rank; weight_partial [chunks, 1 + ranks, width, channels].
+struct BackwardTargets {
+  Rows<bf16> dx, dz;
+  float *dz_partial, *weight_partial;
+};
+
+template <bool Headwise, bool Input, bool Weight, int Warps>
 __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
-    backward_kernel(Rows<bf16> dx, float* dz_partial, float* weight_partial,
-                    const __grid_constant__ LowrankCall call) {
-  using Sizes = BackwardBlock<Warps>;
-  extern __shared__ __align__(128) char bytes[];
+    backward_kernel(BackwardTargets to, const __grid_constant__ MmaConvCall call) {
+  using Sizes = BackwardBlock<Headwise, Warps>;
+  extern __shared__ __align__(1024) char bytes[];
   wait_for_previous();
   allow_next();
   const std::uint32_t memory = shared_address(bytes);
@@ -268,41 +323,49 @@ __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
   if (Input) load_shared_filters<Sizes>(memory + Sizes::kFilters, call, channel0);
   RowLoader<Sizes, true> loader(memory, call, channel0, first);
   for (int block = 0; block < 3; ++block) loader.next();
-  LaneStore<1> to(dx, channel0, first, call);
   const InputPart<Sizes> input(call, channel0);
   const RanksPart<Sizes> ranks;
   const WeightPart<Sizes> weight;
   WeightSums sums = {};
-  dz_partial +=
+  LaneStore<1> dx(to.dx, channel0, first, call);
+  float* dz_partial =
+      to.dz_partial +
       (blockIdx.x * ceil_div<std::int64_t>(call.rows, kTokens) + first / kTokens) * 2 * kDzTile;
-  for (unsigned tile = 0; tile < tiles; ++tile, to.next()) {
-    const bool whole = loader.arrive(tile);
-    const std::uint32_t dz = memory + Sizes::kSums + tile % 2 * Sizes::kSumBytes;
-    if (Input && tile > 0) {  // of the tile before
-      add_groups<Sizes>(dz_partial, memory + Sizes::kSums + (tile + 1) % 2 * Sizes::kSumBytes);
+  const auto dz_sums = [&](unsigned tile) {
+    return memory + Sizes::kSums + tile % 2 * Sizes::kSumBytes;
+  };
+  const auto finish_dz = [&](unsigned tile) {
+    if constexpr (Headwise) {
+      store_taps<Sizes>(to.dz, dz_sums(tile), call, channel0, first + tile * kTokens);
+    } else {
+      add_channels<Sizes>(dz_partial, dz_sums(tile));
       dz_partial += 2 * kDzTile;
     }
+  };
+  for (unsigned tile = 0; tile < tiles; ++tile, dx.next()) {
+    const bool whole = loader.arrive(tile);
+    if (Input && tile > 0) finish_dz(tile - 1);
     LaneReach reach;
     if (whole) {
-      if (Input) input.template run<true>(to, memory, tile, reach);
-      if (Input) ranks.template run<true>(dz, memory, tile);
+      if (Input) input.template run<true>(dx, memory, tile, reach);
+      if (Input) ranks.template run<true>(dz_sums(tile), memory, tile);
       if (Weight) weight.template run<true>(sums, memory, tile, reach);
     } else {
       reach.load(memory + Sizes::kReach, tile);
-      if (Input) input.template run<false>(to, memory, tile, reach);
-      if (Input) ranks.template run<false>(dz, memory, tile);
+      if (Input) input.template run<false>(dx, memory, tile, reach);
+      if (Input) ranks.template run<false>(dz_sums(tile), memory, tile);
       if (Weight) weight.template run<false>(sums, memory, tile, reach);
     }
   }
   wait_copies<0>();
   if (Input) {
     __syncthreads();
-    add_groups<Sizes>(dz_partial, memory + Sizes::kSums + (tiles - 1) % 2 * Sizes::kSumBytes);
+    finish_dz(tiles - 1);
   }
   if (Weight) {
-    store_weights(
-        weight_partial + blockIdx.y * std::int64_t{1 + call.rank} * call.width * call.channels,
-        sums, call, channel0);
+    const int r = Headwise ? 0 : call.rank;
+    store_weights(to.weight_partial + blockIdx.y * std::int64_t{1 + r} * call.width * call.channels,
+                  sums, call, r, channel0);
   }
 }
 
@@ -322,8 +385,9 @@ __global__ void __launch_bounds__(kSumLanes* kSumSlices)
   if (blockIdx.x < weight_blocks) return add_chunks<1>(weights, blockIdx.x);
   const std::int64_t part = blockIdx.x - weight_blocks;
   const int thread = threadIdx.y * kSumLanes + threadIdx.x;
-  const int rank = thread / kDzTokens, k = thread % kDzTokens / 2, half = part % 2;
-  const std::int64_t t = part / 2 * kTokens + 4 * k + 2 * half + thread % 2;
+  const int rank = thread / kDzTokens;
+  const std::int64_t t =
+      part / 2 * kTokens + dz_token(static_cast<int>(part % 2), thread % kDzTokens);
   if (t >= to.rows || rank >= to.rank) return;
   const float* from = to.partial + part * kDzTile + thread;
   float sum = 0;
@@ -332,60 +396,68 @@ __global__ void __launch_bounds__(kSumLanes* kSumSlices)
   to.dz.row(t)[rank] = __float2bfloat16_rn(sum);
 }
 
-template <int Warps>
+template <bool Headwise, int Warps>
 auto kernel_for(ConvWants wants) {
   switch (wants) {
-    case ConvWants::input: return backward_kernel<true, false, Warps>;
-    case ConvWants::weight: return backward_kernel<false, true, Warps>;
+    case ConvWants::input: return backward_kernel<Headwise, true, false, Warps>;
+    case ConvWants::weight: return backward_kernel<Headwise, false, true, Warps>;
     case ConvWants::both: break;
   }
-  return backward_kernel<true, true, Warps>;
+  return backward_kernel<Headwise, true, true, Warps>;
 }
 
-template <int Warps>
+template <bool Headwise, int Warps>
 void backward(const ConvCall& call, const ConvGradients& g, const Tensor& dy, const Tensor& x,
               ConvWants wants) {
-  using Sizes = BackwardBlock<Warps>;
-  const bool input = wants != ConvWants::weight, weight = wants != ConvWants::input;
-  const LowrankCall c = describe(call, x, dy, Sizes::kChannels, 132 * 16 / Warps);
+  using Sizes = BackwardBlock<Headwise, Warps>;
+  const bool weight = wants != ConvWants::input;
+  const bool partial_dz = !Headwise && wants != ConvWants::weight;
+  const MmaConvCall c = describe(call, x, dy, Sizes::kChannels, 132 * 16 / Warps);
   const dim3 grid = grid_of(c, Sizes::kChannels);
   const std::int64_t tiles = ceil_div<std::int64_t>(c.rows, kTokens);
-  const std::int64_t dz_count = input ? grid.x * tiles * 2 * kDzTile : 0;
+  const std::int64_t dz_count = partial_dz ? grid.x * tiles * 2 * kDzTile : 0;
   const std::int64_t static_count = std::int64_t{c.width} * c.channels;
-  const std::int64_t weight_count = weight ? (1 + c.rank) * static_count : 0;
+  const std::int64_t weight_count = weight ? (1 + (Headwise ? 0 : c.rank)) * static_count : 0;
   call.workspace.begin(static_cast<std::size_t>(dz_count + grid.y * weight_count) * sizeof(float) +
                        512);
   auto* dz = call.workspace.take<float>(dz_count);
   auto* weights = call.workspace.take<float>(grid.y * weight_count);
-  launch_overlapped(kernel_for<Warps>(wants), grid, Sizes::kThreads, Sizes::kBytes, call.stream,
-                    rows_of<bf16>(g.dx), dz, weights, c);
+  const BackwardTargets to{rows_of<bf16>(g.dx), rows_of<bf16>(g.dgenerated), dz, weights};
+  launch_overlapped(kernel_for<Headwise, Warps>(wants), grid, Sizes::kThreads, Sizes::kBytes,
+                    call.stream, to, c);
   const ConvWeightSums<float> weight_sums{weight ? data_of<float>(g.ds) : nullptr,
-                                          weight ? data_of<float>(g.du) : nullptr,
+                                          weight && !Headwise ? data_of<float>(g.du) : nullptr,
                                           weights,
                                           static_count,
                                           weight_count,
                                           grid.y};
   const unsigned weight_blocks = weight_sums.blocks<1>();
-  const auto dz_blocks = static_cast<unsigned>(input ? 2 * tiles : 0);
-  launch_overlapped(
-      add_partials_kernel, weight_blocks + dz_blocks, dim3(kSumLanes, kSumSlices), 0, call.stream,
-      weight_sums, weight_blocks,
-      DzSums{rows_of<bf16>(g.dgenerated), dz, c.rows, tiles, c.rank, static_cast<int>(grid.x)});
+  const auto dz_blocks = static_cast<unsigned>(partial_dz ? 2 * tiles : 0);
+  if (weight_blocks + dz_blocks == 0) return;
+  launch_overlapped(add_partials_kernel, weight_blocks + dz_blocks, dim3(kSumLanes, kSumSlices), 0,
+                    call.stream, weight_sums, weight_blocks,
+                    DzSums{to.dz, dz, c.rows, tiles, c.rank, static_cast<int>(grid.x)});
 }
 
 }  // namespace
 
-bool lowrank_conv_backward(const ConvCall& call, const ConvGradients& g, Tensor dy, Tensor x,
-                           ConvWants wants) {
+bool mma_conv_backward(const ConvCall& call, const ConvGradients& g, Tensor dy, Tensor x,
+                       ConvWants wants) {
+  constexpr int kWide = 16, kNarrow = 8, kNarrowChannels = 16 * kNarrow;
+  const bool headwise = call.shape.kind == FilterKind::headwise;
   if (!takes(call, {x, dy})) return false;
   if (wants != ConvWants::weight && !packable(16, {g.dx})) return false;
+  if (headwise && call.shape.head_size > kNarrowChannels) return false;
+  if (headwise && !g.dgenerated.empty() && !packable(kTaps * 2, {g.dgenerated})) return false;
   // Wide blocks halve the partial sums of dz; narrow ones leave fewer warps without channels.
-  constexpr int kWide = 16, kNarrow = 8;
-  constexpr int kNarrowChannels = Block<kNarrow, 1, true>::kChannels;
-  if (ceil_div<std::int64_t>(x.cols(), kNarrowChannels) % 2 == 0) {
-    backward<kWide>(call, g, dy, x, wants);
+  bool wide = ceil_div<std::int64_t>(x.cols(), kNarrowChannels) % 2 == 0;
+  if (headwise) {
+    wide = wide && call.shape.head_size * kMostGroups >= 2 * kNarrowChannels;
+    wide ? backward<true, kWide>(call, g, dy, x, wants)
+         : backward<true, kNarrow>(call, g, dy, x, wants);
   } else {
-    backward<kNarrow>(call, g, dy, x, wants);
+    wide ? backward<false, kWide>(call, g, dy, x, wants)
+         : backward<false, kNarrow>(call, g, dy, x, wants);
   }
   return true;
 }

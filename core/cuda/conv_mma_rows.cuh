@@ -1,17 +1,21 @@
-// How low-rank convolutions in bf16 lay their work out for the matrix units. A block has a stripe
-// of channels, 16 or 32 a warp, and walks down a chunk of rows in tiles of 32 tokens, which arrive
-// in a ring in shared memory while the tile before is computed. In the filters' matrix products,
-// whose depth is the rank,
+// How dynamic convolutions in bf16 lay their work out for the matrix units, which make the filters
+// K[t, w, d] = s[w, d] + sum_r z[t, r] u[r, w, d]: low-rank ones, and head-wise ones, whose z are
+// the generated taps and whose u chooses a tap of the channel's group. A block has a stripe of
+// channels, 16 or 32 a warp, and walks down a chunk of rows in tiles of 32 tokens, which arrive in
+// a ring in shared memory while the tile before is computed. In the filters' matrix products
 //
 //   lane 4 g + c owns tokens 8 c ... 8 c + 7 of the tile and, of each 16 channels, two: with S
 //   times 16 channels a warp these 2 S lie side by side from 2 S g on
 //
-//   left operand   u^T [16 channels, ranks], n < S: row g + 8 h is channel 2 S g + 2 n + h
-//   right operand  z^T [ranks, 8 tokens], i = 0 ... 3: column 2 c + e is token 8 c + 4 e + i
-//   depth          2 c + e is rank 4 c + e, 8 + 2 c + e is rank 4 c + 2 + e
+//   left operand   u^T [16 channels, depth], n < S: row g + 8 h is channel 2 S g + 2 n + h
+//   right operand  z^T [depth, 8 tokens], i = 0 ... 3: column 2 c + e is token 8 c + 4 e + i
+//   depth          of 16, low-rank: 2 c + e is rank 4 c + e, 8 + 2 c + e is rank 4 c + 2 + e
+//                  of 8, head-wise: 2 c + e is tap e, or 2 + e, of the warp's group c
 //
 // so that u and s stay in registers and a lane's filters meet inputs that lie side by side.
 #pragma once
+
+#include <bit>
 
 #include "core/conv_shape.h"
 #include "core/cuda/conv.h"
@@ -19,7 +23,7 @@
 #include "core/cuda/launch.cuh"
 #include "core/cuda/mma.cuh"
 
-namespace convoy::cuda::lowrank {
+namespace convoy::cuda::mma_conv {
 
 constexpr int kTokens = 32;  // of a tile
 constexpr int kRanks = 16, kTaps = 4;
@@ -27,27 +31,31 @@ constexpr int kRing = 4 * kTokens;  // rows
 constexpr int kLead = 8;            // rows of the ring before a chunk's first row
 constexpr int kOwn = 8;             // tokens of a lane
 constexpr int kSeen = kOwn + kTaps - 1;
-constexpr int kZBytes = 2 * kRanks;  // of a row of the ring
+constexpr int kMostGroups = 16;  // of a block, head-wise
 
-struct LowrankCall {
+struct MmaConvCall {
   Rows<const bf16> x, dy, z;
   const bf16 *s, *u;
   const std::int32_t* reach;
   std::int64_t rows, chunk_rows;
-  int channels, rank, width;
-  int z_shift;  // log2 of the ranks of z that move as one: 3, 1 or 0
+  int channels, width;
+  int rank;       // or, head-wise, channels of a group
+  int z_columns;  // log2 of the columns of z that a block takes
+  int z_shift;    // log2 of those that move as one, 3 to 0
   bool residual;
 };
 
 // A block of `Warps` warps, `Sets` times 16 channels each, and its shared memory in bytes.
-template <int Warps, int Sets, bool Backward>
+template <int Warps, int Sets, bool Headwise, bool Backward>
 struct Block {
+  static constexpr bool kHeadwise = Headwise;
   static constexpr int kThreads = 32 * Warps;
   static constexpr int kChannels = 16 * Sets * Warps;
   static constexpr int kPitch = kChannels * 2;  // of a row of the ring
   static constexpr int kRowsBytes = kRing * kPitch;
   static constexpr int kZ = kRowsBytes * (Backward ? 2 : 1);  // where z begins
-  static constexpr int kReach = kZ + kRing * kZBytes;
+  static constexpr int kZPitch = Headwise ? kMostGroups * kTaps * 2 : kRanks * 2;
+  static constexpr int kReach = kZ + kRing * kZPitch;
   static constexpr int kRingBytes = kReach + kRing * 4;
 };
 
@@ -58,8 +66,8 @@ __device__ constexpr int piece_swap(int row) {
   return ((row >> 2 & 1) | (row >> 3 & 1) << 1 | ((row >> 4 ^ row >> 1) & 1) << 2) * 16;
 }
 
-// The same for z, whose rows lie 4 to a line of 128 bytes: for 8 lines, and pairs of 4 lines.
-__device__ constexpr int line_swap(int line) { return ((line & 3) << 1 | (line >> 2 & 1)) * 16; }
+// The same for z, by fours of rows: for 8 fours, and pairs of pieces of 4 fours.
+__device__ constexpr int quad_swap(int quad) { return ((quad & 3) << 1 | (quad >> 2 & 1)) * 16; }
 
 // A copy that the compiler does not know to be one, and so keeps instead of making it again from
 // what it came from.
@@ -143,28 +151,30 @@ class LaneColumn {
   Places<Pitch> places_;
 };
 
-// A place in the ring of z, whose lines hold 4 rows, as ring_place().
-__device__ inline int z_place(int line, int byte) { return line * 128 + (byte ^ line_swap(line)); }
+// A place in the ring of z, as ring_place(): a byte of four rows that lie one behind the other.
+template <int ZPitch>
+__device__ inline int z_place(int quad, int byte) {
+  return quad * 4 * ZPitch + (byte ^ quad_swap(quad));
+}
 
-// Right operands of z: token i of column 4 g + i, 0 to 7.
+// Right operands of z: token i of column 4 g + i, 0 to 7; 4 values from `byte` of the row on.
+template <int ZPitch>
 class LaneRanks {
  public:
-  __device__ LaneRanks() : quads_(place(0), place(1)) {}
+  __device__ explicit LaneRanks(int byte) : quads_(place(0, byte), place(1, byte)) {}
 
   template <int Count>
   __device__ void load(uint2 (&to)[kOwn - 1], std::uint32_t z, unsigned tile) const {
     const std::uint32_t first = quads_.first(z, tile), second = quads_.second(z, tile);
 #pragma unroll
-    for (int i = 0; i < Count; ++i) {
-      to[i] = load_shared8((i < 4 ? first : second) ^ i % 4 * kZBytes);
-    }
+    for (int i = 0; i < Count; ++i) to[i] = load_shared8((i < 4 ? first : second) ^ i % 4 * ZPitch);
   }
 
  private:
-  static __device__ int place(int quad) {
-    return z_place(kLead / 4 + threadIdx.x % 32 / 4 + quad, threadIdx.x % 4 * 8);
+  static __device__ int place(int further, int byte) {
+    return z_place<ZPitch>(kLead / 4 + threadIdx.x % 32 / 4 + further, byte);
   }
-  Places<kZBytes> quads_;
+  Places<ZPitch> quads_;
 };
 
 // For each tap w, bit i: whether token i of the lane (0 to 10) reaches w rows back.
@@ -182,34 +192,22 @@ struct LaneReach {
   __device__ bool sees(int token, int w) const { return (seen[w] >> token & 1u) != 0; }
 };
 
-// The filters of 16 channels: u of each tap as a left operand, s (and the residual in tap 0) as an
-// accumulator to start from. Zeros where there are no more ranks, taps or channels.
-struct LaneFilters {
-  Pair u[kTaps][4];
+// s (and the residual in tap 0) of the lane's pair of 16 channels, as accumulators to start from.
+// Zeros where there are no more taps or channels.
+struct StaticTaps {
   float s[kTaps][4];
 
-  __device__ void load(const LowrankCall& call, int channel) {
-    const auto pair = [&](const bf16* from, bool there) {
-      return there && channel < call.channels ? *reinterpret_cast<const Pair*>(from + channel) : 0u;
-    };
-    Pair ranks[kTaps][4], both[kTaps];
+  __device__ void load(const MmaConvCall& call, int channel) {
+    Pair both[kTaps];
 #pragma unroll
     for (int w = 0; w < kTaps; ++w) {
-#pragma unroll
-      for (int r = 0; r < 4; ++r) {
-        const int rank = 4 * (threadIdx.x % 4) + r;
-        ranks[w][r] = pair(call.u + (rank * call.width + w) * std::int64_t{call.channels},
-                           rank < call.rank && w < call.width);
-      }
-      both[w] = pair(call.s + w * std::int64_t{call.channels}, w < call.width);
+      const bool there = w < call.width && channel < call.channels;
+      both[w] =
+          there ? *reinterpret_cast<const Pair*>(call.s + w * std::int64_t{call.channels} + channel)
+                : 0u;
     }
 #pragma unroll
     for (int w = 0; w < kTaps; ++w) {
-#pragma unroll
-      for (int r = 0; r < 4; r += 2) {
-        u[w][r] = __byte_perm(ranks[w][r], ranks[w][r + 1], 0x5410);      // channel 2 S g + 2 n
-        u[w][r + 1] = __byte_perm(ranks[w][r], ranks[w][r + 1], 0x7632);  // the one after
-      }
       const float residual = w == 0 && call.residual ? 1.0f : 0.0f;
       s[w][0] = low_of(both[w]) + residual;
       s[w][2] = high_of(both[w]) + residual;
@@ -219,11 +217,78 @@ struct LaneFilters {
   }
 };
 
+// The filters of 16 channels: u of each tap as a left operand, zeros where there are no more ranks,
+// taps or channels.
+template <bool Headwise>
+class LaneFilters {
+ public:
+  // Which 4 values of a row of z the lane takes.
+  static __device__ int z_byte(const MmaConvCall&, int, int) { return threadIdx.x % 4 * 8; }
+
+  __device__ void load(const MmaConvCall& call, int, int channel) {
+    static_.load(call, channel);
+    Pair ranks[kTaps][4];
+#pragma unroll
+    for (int w = 0; w < kTaps; ++w) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) {
+        const int rank = 4 * (threadIdx.x % 4) + r;
+        const bf16* from = call.u + (rank * call.width + w) * std::int64_t{call.channels} + channel;
+        const bool there = rank < call.rank && w < call.width && channel < call.channels;
+        ranks[w][r] = there ? *reinterpret_cast<const Pair*>(from) : 0u;
+      }
+    }
+#pragma unroll
+    for (int w = 0; w < kTaps; ++w) {
+#pragma unroll
+      for (int r = 0; r < 4; r += 2) {
+        u_[w][r] = __byte_perm(ranks[w][r], ranks[w][r + 1], 0x5410);      // channel 2 S g + 2 n
+        u_[w][r + 1] = __byte_perm(ranks[w][r], ranks[w][r + 1], 0x7632);  // the one after
+      }
+    }
+  }
+  __device__ void make(float (&f)[4], int w, uint2 z) const {
+    multiply_add_to(f, u_[w], z.x, z.y, static_.s[w]);
+  }
+
+ private:
+  Pair u_[kTaps][4];
+  StaticTaps static_;
+};
+
+// Head-wise: ones where the depth is the channel's group.
+template <>
+class LaneFilters<true> {
+ public:
+  // Those of the lane's group c of the warp, which has one at least; channel0: the block's first.
+  static __device__ int z_byte(const MmaConvCall& call, int channel0, int warp_channels) {
+    const int warp_first = channel0 + threadIdx.x / 32 * warp_channels;
+    const int first = warp_first / call.rank, last = (warp_first + warp_channels - 1) / call.rank;
+    return (min(first + static_cast<int>(threadIdx.x) % 4, last) - channel0 / call.rank) * 8;
+  }
+
+  __device__ void load(const MmaConvCall& call, int warp_first, int channel) {
+    static_.load(call, channel);
+    const int group = channel / call.rank - warp_first / call.rank;
+    const Pair one = group == static_cast<int>(threadIdx.x) % 4 ? 0x3f80u : 0u;
+    even_[0] = one, even_[1] = kept(one);
+    odd_[0] = one << 16, odd_[1] = kept(one << 16);
+  }
+  __device__ void make(float (&f)[4], int w, uint2 z) const {
+    multiply_add_to(f, w % 2 == 0 ? even_ : odd_, w < 2 ? z.x : z.y, static_.s[w]);
+  }
+
+ private:
+  Pair even_[2], odd_[2];  // of taps 0 and 2, 1 and 3
+  StaticTaps static_;
+};
+
 // What tokens `token` and `token` + 4 of a lane sum up over the taps: filter times input row token
 // - w, with the token's filters (Up), or input row token + w, with the filters of that row. in[0]
 // is row -3 (Up) or row 0. Masked: taps that meet a document's start are left out.
-template <bool Up, bool Masked, int Sets>
-__device__ inline void apply_filters(Pairs<Sets> (&sums)[2], const LaneFilters (&filters)[Sets],
+template <bool Up, bool Masked, int Sets, bool Headwise>
+__device__ inline void apply_filters(Pairs<Sets> (&sums)[2],
+                                     const LaneFilters<Headwise> (&filters)[Sets],
                                      const uint2 (&z)[kOwn - 1], const Pairs<Sets> (&in)[kSeen],
                                      const LaneReach& reach, int token) {
 #pragma unroll
@@ -233,7 +298,7 @@ __device__ inline void apply_filters(Pairs<Sets> (&sums)[2], const LaneFilters (
     for (int w = 0; w < kTaps; ++w) {
       const uint2 ranks = z[Up ? token : token + w];
       float f[4];
-      multiply_add_to(f, filters[n].u[w], ranks.x, ranks.y, filters[n].s[w]);
+      filters[n].make(f, w, ranks);
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         const int own = token + kOwn / 2 * e;
@@ -253,7 +318,7 @@ __device__ inline void apply_filters(Pairs<Sets> (&sums)[2], const LaneFilters (
 template <class Sizes, bool Backward>
 class RowLoader {
  public:
-  __device__ RowLoader(std::uint32_t memory, const LowrankCall& call, int channel0,
+  __device__ RowLoader(std::uint32_t memory, const MmaConvCall& call, int channel0,
                        std::int64_t chunk_first)
       : call_(call),
         memory_(memory),
@@ -262,7 +327,11 @@ class RowLoader {
         inside_(channel0 + pack() * 8 < call.channels),
         to_(kept(ring_place<Sizes::kPitch>(row(), pack() * 16))),
         x_(start(call.x, channel0)),
-        dy_(Backward ? start(call.dy, channel0) : nullptr) {}
+        dy_(Backward ? start(call.dy, channel0) : nullptr) {
+    const int z_first = Sizes::kHeadwise ? channel0 / call.rank * kTaps : 0;
+    z_ = call.z.data + z_first;
+    z_inside_ = Sizes::kHeadwise ? call.channels / call.rank * kTaps - z_first : call.rank;
+  }
 
   __device__ void next() {
     const std::uint32_t to = memory_ + slot_ * Sizes::kPitch + to_;
@@ -338,20 +407,22 @@ class RowLoader {
                   call_.reach + (there ? first_ + row : 0), there);
   }
 
-  // Rows of z, in pieces of 1 << z_shift ranks.
+  // The block's columns of z, in pieces of 1 << z_shift.
   __device__ void copy_ranks() const {
     constexpr int kOthers = Sizes::kThreads - kTokens;
-    const int shift = call_.z_shift;
+    const int shift = call_.z_shift, columns = call_.z_columns;
 #pragma unroll 1
-    for (unsigned i = threadIdx.x; i < kTokens * kRanks >> shift; i += kOthers) {
-      const unsigned row = (i << shift) / kRanks, rank = (i << shift) % kRanks;
-      const unsigned line = (slot_ + row) / 4;
-      const std::uint32_t to =
-          memory_ + Sizes::kZ + line * 128 + ((row % 4 * kZBytes + rank * 2) ^ line_swap(line));
-      const bool there = rank < call_.rank && has(row);
-      const bf16* from = there ? call_.z.row(first_ + row) + rank : call_.z.data;
+    for (unsigned i = threadIdx.x; i < kTokens << columns >> shift; i += kOthers) {
+      const unsigned row = i << shift >> columns, column = (i << shift) & ((1u << columns) - 1);
+      const unsigned quad = (slot_ + row) / 4;
+      const std::uint32_t to = memory_ + Sizes::kZ +
+                               z_place<Sizes::kZPitch>(quad, row % 4 * Sizes::kZPitch + column * 2);
+      const bool there = static_cast<int>(column) < z_inside_ && has(row);
+      const bf16* from = there ? z_ + (first_ + row) * call_.z.stride + column : call_.z.data;
       if (shift == 3) {
         copy_ahead(to, from, there);
+      } else if (shift == 2) {
+        copy_ahead<8>(to, from, there);
       } else if (shift == 1) {
         copy_ahead<4>(to, from, there);
       } else {
@@ -362,20 +433,20 @@ class RowLoader {
     }
   }
 
-  const LowrankCall& call_;
+  const MmaConvCall& call_;
   std::uint32_t memory_;
   int first_, last_whole_;
   unsigned slot_ = 0;
   bool inside_;
-  int to_;
-  const bf16 *x_, *dy_;
+  int to_, z_inside_;
+  const bf16 *x_, *dy_, *z_;
 };
 
 // Where a lane stores its channels of its tokens, tile by tile.
 template <int Sets>
 class LaneStore {
  public:
-  __device__ LaneStore(Rows<bf16> to, int channel0, std::int64_t first, const LowrankCall& call)
+  __device__ LaneStore(Rows<bf16> to, int channel0, std::int64_t first, const MmaConvCall& call)
       : stride_(static_cast<unsigned>(to.stride * sizeof(bf16))),
         left_(static_cast<int>(call.rows - first) - lane_token()),
         inside_(channel0 + lane_channel<Sets>() < call.channels),
@@ -409,38 +480,49 @@ class LaneStore {
 inline bool takes(const ConvCall& call, std::initializer_list<Tensor> tensors) {
   const auto& shape = call.shape;
   if (tensors.begin()->dtype() != DType::bf16 || !packable(16, tensors)) return false;
-  if (tensors.begin()->rows() > INT32_MAX - kRing) return false;
-  return shape.width <= kTaps && shape.filter_rank <= kRanks && call.rows.halo.empty() &&
-         call.filters.s.contiguous() && call.filters.u.contiguous() &&
-         packable(16, {call.filters.s, call.filters.u});
+  if (tensors.begin()->rows() > INT32_MAX - kRing || !call.rows.halo.empty()) return false;
+  if (!call.filters.s.contiguous() || !packable(16, {call.filters.s})) return false;
+  if (shape.kind == FilterKind::headwise) {
+    const std::int64_t size = shape.head_size;
+    return shape.width == kTaps && size >= 8 && (size & (size - 1)) == 0 &&
+           packable(kTaps * 2, {call.filters.generated});
+  }
+  return shape.width <= kTaps && shape.filter_rank <= kRanks && call.filters.u.contiguous() &&
+         packable(16, {call.filters.u});
 }
 
 // A call whose rows are cut for `blocks` blocks in all: by the shape alone, so that bits are too.
-inline LowrankCall describe(const ConvCall& call, const Tensor& x, const Tensor& dy,
+inline MmaConvCall describe(const ConvCall& call, const Tensor& x, const Tensor& dy,
                             int block_channels, int blocks) {
   const std::int64_t wide = ceil_div<std::int64_t>(x.cols(), block_channels);
   const std::int64_t chunks = std::max<std::int64_t>(1, blocks / wide);
   const std::int64_t rows =
       ceil_div<std::int64_t>(ceil_div<std::int64_t>(x.rows(), chunks), kTokens) * kTokens;
-  return {
-      read_rows<bf16>(x),
-      read_rows<bf16>(dy),
-      read_rows<bf16>(call.filters.generated),
-      data_of<bf16>(call.filters.s),
-      data_of<bf16>(call.filters.u),
-      call.rows.reach.data<std::int32_t>(),
-      x.rows(),
-      rows,
-      static_cast<int>(x.cols()),
-      static_cast<int>(call.shape.filter_rank),
-      call.shape.width,
-      packable(16, {call.filters.generated}) ? 3 : (packable(4, {call.filters.generated}) ? 1 : 0),
-      call.shape.residual};
+  const Tensor& z = call.filters.generated;
+  const bool headwise = call.shape.kind == FilterKind::headwise;
+  const auto size = static_cast<int>(headwise ? call.shape.head_size : call.shape.filter_rank);
+  const int columns = headwise ? std::max(1, block_channels / size) * kTaps : kRanks;
+  int shift = 3;
+  while (shift > 0 && (columns % (1 << shift) != 0 || !packable(2 << shift, {z}))) --shift;
+  return {read_rows<bf16>(x),
+          read_rows<bf16>(dy),
+          read_rows<bf16>(z),
+          data_of<bf16>(call.filters.s),
+          headwise ? nullptr : data_of<bf16>(call.filters.u),
+          call.rows.reach.data<std::int32_t>(),
+          x.rows(),
+          rows,
+          static_cast<int>(x.cols()),
+          call.shape.width,
+          size,
+          std::countr_zero(static_cast<unsigned>(columns)),
+          shift,
+          call.shape.residual};
 }
 
-inline dim3 grid_of(const LowrankCall& call, int block_channels) {
+inline dim3 grid_of(const MmaConvCall& call, int block_channels) {
   return {static_cast<unsigned>(ceil_div(call.channels, block_channels)),
           static_cast<unsigned>(ceil_div(call.rows, call.chunk_rows))};
 }
 
-}  // namespace convoy::cuda::lowrank
+}  // namespace convoy::cuda::mma_conv
