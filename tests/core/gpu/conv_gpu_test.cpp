@@ -34,6 +34,11 @@ std::vector<ConvCase> gpu_cases() {
     cases.push_back({{lowrank, 4, rank, 0, true}, 1, 131, 352, {64, 67}});
   }
   cases.push_back({{headwise, 4, 0, 16, true}, 2, 600, 32, {}});
+  // Groups within a warp's channels, across its warps, and across its blocks.
+  cases.push_back({{headwise, 4, 0, 8, false}, 2, 90, 256, {33, 57}});
+  cases.push_back({{headwise, 4, 0, 16, true}, 1, 97, 256, {}});
+  cases.push_back({{headwise, 4, 0, 32, true}, 1, 130, 320, {64, 66}});
+  cases.push_back({{headwise, 4, 0, 256, true}, 1, 70, 512, {}});
   // Rings that turn round several times, in blocks that begin in the middle of a document.
   cases.push_back({{headwise, 2, 0, 4, true}, 1, 200, 136, {150, 50}});
   cases.push_back({{headwise, 3, 0, 32, false}, 1, 190, 96, {62, 128}});
