@@ -59,12 +59,9 @@ struct Block {
   static constexpr int kRingBytes = kReach + kRing * 4;
 };
 
-// The 16-byte pieces of a row of the ring change places within 128 bytes, by this number of 16
-// bytes, so that neither 8 rows 4 apart, nor 8 rows 2 apart, nor pairs of pieces of 4 rows 8 apart
-// meet in a bank.
-__device__ constexpr int piece_swap(int row) {
-  return ((row >> 2 & 1) | (row >> 3 & 1) << 1 | ((row >> 4 ^ row >> 1) & 1) << 2) * 16;
-}
+// The 16-byte pieces of a row of the ring change places within 128 bytes, by this number of bytes,
+// so that neither 8 rows 4 apart nor pairs of pieces of 4 rows 8 apart meet in a bank.
+__device__ constexpr int piece_swap(int row) { return row / 4 % 8 * 16; }
 
 // The same for z, by fours of rows: for 8 fours, and pairs of pieces of 4 fours.
 __device__ constexpr int quad_swap(int quad) { return ((quad & 3) << 1 | (quad >> 2 & 1)) * 16; }
