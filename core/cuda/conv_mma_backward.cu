@@ -21,6 +21,7 @@ constexpr int kDzTile = kDzTokens * kRanks;      // values
 template <bool Headwise, int Warps>
 struct BackwardBlock : Block<Warps, 1, Headwise, true> {
   using Base = Block<Warps, 1, Headwise, true>;
+  static constexpr int kSmWarps = Warps % 6 == 0 ? 12 : 16;              // of an SM
   static constexpr int kGroups = Warps / 2;                              // of channels in dz
   static constexpr int kFilters = (Base::kRingBytes + 127) / 128 * 128;  // where u begins
   static constexpr int kSums = kFilters + kTaps * kRanks * Base::kPitch;
@@ -252,10 +253,10 @@ __device__ inline int dz_token(int half, int place) { return place / 2 * 4 + hal
 // Adds dz of a tile over the block's channels, in order. to [2 halves of the tile, rank, place].
 template <class Sizes>
 __device__ inline void add_channels(float* to, std::uint32_t sums) {
-  static_assert(2 * kDzTile % Sizes::kThreads == 0);
 #pragma unroll
-  for (int part = 0; part < 2 * kDzTile / Sizes::kThreads; ++part) {
+  for (int part = 0; part < ceil_div(2 * kDzTile, Sizes::kThreads); ++part) {
     const int i = part * Sizes::kThreads + threadIdx.x;
+    if (i >= 2 * kDzTile) break;
     const std::uint32_t from = sums + (i / kDzTile * Sizes::kGroups * kDzTile + i % kDzTile) * 4;
     float sum = 0;
 #pragma unroll
@@ -309,7 +310,7 @@ struct BackwardTargets {
 };
 
 template <bool Headwise, bool Input, bool Weight, int Warps>
-__global__ void __launch_bounds__(32 * Warps, 16 / Warps)
+__global__ void __launch_bounds__(32 * Warps, BackwardBlock<Headwise, Warps>::kSmWarps / Warps)
     backward_kernel(BackwardTargets to, const __grid_constant__ MmaConvCall call) {
   using Sizes = BackwardBlock<Headwise, Warps>;
   extern __shared__ __align__(1024) char bytes[];
@@ -327,7 +328,6 @@ __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
   const RanksPart<Sizes> ranks;
   const WeightPart<Sizes> weight;
   WeightSums sums = {};
-  LaneStore<1> dx(to.dx, channel0, first, call);
   float* dz_partial =
       to.dz_partial +
       (blockIdx.x * ceil_div<std::int64_t>(call.rows, kTokens) + first / kTokens) * 2 * kDzTile;
@@ -342,9 +342,10 @@ __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
       dz_partial += 2 * kDzTile;
     }
   };
-  for (unsigned tile = 0; tile < tiles; ++tile, dx.next()) {
+  for (unsigned tile = 0; tile < tiles; ++tile) {
     const bool whole = loader.arrive(tile);
     if (Input && tile > 0) finish_dz(tile - 1);
+    const LaneStore<1> dx(to.dx, call, channel0, static_cast<int>(first + tile * kTokens));
     LaneReach reach;
     if (whole) {
       if (Input) input.template run<true>(dx, memory, tile, reach);
@@ -396,14 +397,18 @@ __global__ void __launch_bounds__(kSumLanes* kSumSlices)
   to.dz.row(t)[rank] = __float2bfloat16_rn(sum);
 }
 
+// 12 warps an SM make all gradients of low-rank filters at once, 16 warps the others.
 template <bool Headwise, int Warps>
 auto kernel_for(ConvWants wants) {
-  switch (wants) {
-    case ConvWants::input: return backward_kernel<Headwise, true, false, Warps>;
-    case ConvWants::weight: return backward_kernel<Headwise, false, true, Warps>;
-    case ConvWants::both: break;
+  if constexpr (BackwardBlock<Headwise, Warps>::kSmWarps == 12) {
+    return backward_kernel<Headwise, true, true, Warps>;
+  } else {
+    if (wants == ConvWants::input) return backward_kernel<Headwise, true, false, Warps>;
+    if constexpr (Headwise) {
+      if (wants == ConvWants::both) return backward_kernel<Headwise, true, true, Warps>;
+    }
+    return backward_kernel<Headwise, false, true, Warps>;
   }
-  return backward_kernel<Headwise, true, true, Warps>;
 }
 
 template <bool Headwise, int Warps>
@@ -412,7 +417,7 @@ void backward(const ConvCall& call, const ConvGradients& g, const Tensor& dy, co
   using Sizes = BackwardBlock<Headwise, Warps>;
   const bool weight = wants != ConvWants::input;
   const bool partial_dz = !Headwise && wants != ConvWants::weight;
-  const MmaConvCall c = describe(call, x, dy, Sizes::kChannels, 132 * 16 / Warps);
+  const MmaConvCall c = describe(call, x, dy, Sizes::kChannels, 132 * Sizes::kSmWarps / Warps);
   const dim3 grid = grid_of(c, Sizes::kChannels);
   const std::int64_t tiles = ceil_div<std::int64_t>(c.rows, kTokens);
   const std::int64_t dz_count = partial_dz ? grid.x * tiles * 2 * kDzTile : 0;
@@ -439,25 +444,34 @@ void backward(const ConvCall& call, const ConvGradients& g, const Tensor& dy, co
                     DzSums{to.dz, dz, c.rows, tiles, c.rank, static_cast<int>(grid.x)});
 }
 
+// By blocks of `Wide` warps, which halve the partial sums of dz, or of half as many, where that
+// leaves fewer warps without channels.
+template <bool Headwise, int Wide>
+void backward_by_width(const ConvCall& call, const ConvGradients& g, const Tensor& dy,
+                       const Tensor& x, ConvWants wants) {
+  constexpr int kNarrow = Wide / 2, kChannels = 16 * kNarrow;
+  const bool fits = !Headwise || call.shape.head_size * kMostGroups >= 16 * Wide;
+  if (fits && ceil_div<std::int64_t>(x.cols(), kChannels) % 2 == 0) {
+    backward<Headwise, Wide>(call, g, dy, x, wants);
+  } else {
+    backward<Headwise, kNarrow>(call, g, dy, x, wants);
+  }
+}
+
 }  // namespace
 
 bool mma_conv_backward(const ConvCall& call, const ConvGradients& g, Tensor dy, Tensor x,
                        ConvWants wants) {
-  constexpr int kWide = 16, kNarrow = 8, kNarrowChannels = 16 * kNarrow;
-  const bool headwise = call.shape.kind == FilterKind::headwise;
-  if (!takes(call, {x, dy})) return false;
-  if (wants != ConvWants::weight && !packable(16, {g.dx})) return false;
-  if (headwise && call.shape.head_size > kNarrowChannels) return false;
-  if (headwise && !g.dgenerated.empty() && !packable(kTaps * 2, {g.dgenerated})) return false;
-  // Wide blocks halve the partial sums of dz; narrow ones leave fewer warps without channels.
-  bool wide = ceil_div<std::int64_t>(x.cols(), kNarrowChannels) % 2 == 0;
-  if (headwise) {
-    wide = wide && call.shape.head_size * kMostGroups >= 2 * kNarrowChannels;
-    wide ? backward<true, kWide>(call, g, dy, x, wants)
-         : backward<true, kNarrow>(call, g, dy, x, wants);
+  if (!takes(call, {x, dy, wants == ConvWants::weight ? dy : g.dx})) return false;
+  if (call.shape.kind == FilterKind::headwise) {
+    constexpr int kMostChannels = 128;  // of a group: those of a narrow block
+    if (call.shape.head_size > kMostChannels) return false;
+    if (!g.dgenerated.empty() && !packable(kTaps * 2, {g.dgenerated})) return false;
+    backward_by_width<true, 16>(call, g, dy, x, wants);
+  } else if (wants == ConvWants::both) {  // takes more registers than 16 warps an SM would have
+    backward_by_width<false, 12>(call, g, dy, x, wants);
   } else {
-    wide ? backward<false, kWide>(call, g, dy, x, wants)
-         : backward<false, kNarrow>(call, g, dy, x, wants);
+    backward_by_width<false, 16>(call, g, dy, x, wants);
   }
   return true;
 }

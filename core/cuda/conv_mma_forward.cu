@@ -63,9 +63,10 @@ __global__ void __launch_bounds__(32 * kWarps, kResident)
   RowLoader<Sizes, false> loader(memory, call, channel0, first);
   for (int block = 0; block < 3; ++block) loader.next();
   const ForwardPart<Headwise> part(call, channel0);
-  LaneStore<kSets> to(y, channel0, first, call);
-  for (unsigned tile = 0; first + tile * kTokens < end; ++tile, to.next()) {
-    if (loader.arrive(tile)) {
+  for (unsigned tile = 0; first + tile * kTokens < end; ++tile) {
+    const bool whole = loader.arrive(tile);
+    const LaneStore<kSets> to(y, call, channel0, static_cast<int>(first + tile * kTokens));
+    if (whole) {
       part.template run<true>(to, memory, tile);
     } else {
       part.template run<false>(to, memory, tile);

@@ -43,6 +43,7 @@ struct MmaConvCall {
   int z_columns;  // log2 of the columns of z that a block takes
   int z_shift;    // log2 of those that move as one, 3 to 0
   bool residual;
+  bool whole_packs;  // 8 channels of a row move as one, else 4
 };
 
 // A block of `Warps` warps, `Sets` times 16 channels each, and its shared memory in bytes.
@@ -51,7 +52,7 @@ struct Block {
   static constexpr bool kHeadwise = Headwise;
   static constexpr int kThreads = 32 * Warps;
   static constexpr int kChannels = 16 * Sets * Warps;
-  static constexpr int kPitch = kChannels * 2;  // of a row of the ring
+  static constexpr int kPitch = std::bit_ceil(2u * kChannels);  // of a row of the ring
   static constexpr int kRowsBytes = kRing * kPitch;
   static constexpr int kZ = kRowsBytes * (Backward ? 2 : 1);  // where z begins
   static constexpr int kZPitch = Headwise ? kMostGroups * kTaps * 2 : kRanks * 2;
@@ -174,19 +175,29 @@ class LaneRanks {
   Places<ZPitch> quads_;
 };
 
-// For each tap w, bit i: whether token i of the lane (0 to 10) reaches w rows back.
-struct LaneReach {
-  unsigned seen[kTaps] = {};
-
+// Which taps of a lane's tokens, 0 to 10, meet no document's start. One register: for tap w, bit i
+// of its part is whether token i reaches w rows back, as far as the taps of own tokens ask, up to i
+// = kOwn - 1 + w. Tap 0 always does.
+class LaneReach {
+ public:
   __device__ void load(std::uint32_t reach, unsigned tile) {
+    seen_ = 0;
 #pragma unroll
     for (int i = 0; i < kSeen; ++i) {
       const int far = load_shared4(ring_at<4>(reach, (kLead + lane_token() + i) * 4, tile));
 #pragma unroll
-      for (int w = 0; w < kTaps; ++w) seen[w] |= far >= w ? 1u << i : 0u;
+      for (int w = 1; w < kTaps; ++w) {
+        if (i < kOwn + w && far >= w) seen_ |= 1u << (part(w) + i);
+      }
     }
   }
-  __device__ bool sees(int token, int w) const { return (seen[w] >> token & 1u) != 0; }
+  __device__ bool sees(int token, int w) const {
+    return w == 0 || (seen_ >> (part(w) + token) & 1u) != 0;
+  }
+
+ private:
+  static constexpr __device__ int part(int w) { return w == 1 ? 0 : (w == 2 ? 9 : 19); }
+  unsigned seen_ = 0;
 };
 
 // s (and the residual in tap 0) of the lane's pair of 16 channels, as accumulators to start from.
@@ -322,9 +333,8 @@ class RowLoader {
         first_(static_cast<int>(chunk_first) - kLead),
         last_whole_(static_cast<int>(call.rows) - kTokens),
         inside_(channel0 + pack() * 8 < call.channels),
-        to_(kept(ring_place<Sizes::kPitch>(row(), pack() * 16))),
-        x_(start(call.x, channel0)),
-        dy_(Backward ? start(call.dy, channel0) : nullptr) {
+        column_(inside_ ? channel0 + pack() * 8 : 0),
+        to_(kept(ring_place<Sizes::kPitch>(row(), pack() * 16))) {
     const int z_first = Sizes::kHeadwise ? channel0 / call.rank * kTaps : 0;
     z_ = call.z.data + z_first;
     z_inside_ = Sizes::kHeadwise ? call.channels / call.rank * kTaps - z_first : call.rank;
@@ -333,19 +343,17 @@ class RowLoader {
   __device__ void next() {
     const std::uint32_t to = memory_ + slot_ * Sizes::kPitch + to_;
     if (first_ >= 0 && first_ <= last_whole_) {
-      copy_rows<true>(to, call_.x, x_);
-      if (Backward) copy_rows<true>(to + Sizes::kRowsBytes, call_.dy, dy_);
+      copy_rows<true>(to, call_.x);
+      if (Backward) copy_rows<true>(to + Sizes::kRowsBytes, call_.dy);
     } else {
-      copy_rows<false>(to, call_.x, x_);
-      if (Backward) copy_rows<false>(to + Sizes::kRowsBytes, call_.dy, dy_);
+      copy_rows<false>(to, call_.x);
+      if (Backward) copy_rows<false>(to + Sizes::kRowsBytes, call_.dy);
     }
     if (copies_reach()) {
       copy_reach();
     } else {
       copy_ranks();
     }
-    x_ += kTokens * call_.x.stride;
-    if (Backward) dy_ += kTokens * call_.dy.stride;
     first_ += kTokens;
     slot_ = (slot_ + kTokens) % kRing;
     commit_copies();
@@ -381,19 +389,24 @@ class RowLoader {
   __device__ bool has(int row) const {
     return static_cast<unsigned>(first_ + row) < static_cast<unsigned>(call_.rows);
   }
-  __device__ const bf16* start(const Rows<const bf16>& rows, int channel0) const {
-    return rows.data + (first_ + row()) * rows.stride + (inside_ ? channel0 + pack() * 8 : 0);
-  }
-
   // Whole: all of the 32 rows exist.
   template <bool Whole>
-  __device__ void copy_rows(std::uint32_t to, const Rows<const bf16>& rows,
-                            const bf16* from) const {
+  __device__ void copy_rows(std::uint32_t to, const Rows<const bf16>& rows) const {
+    const auto stride = static_cast<int>(rows.stride);
+    const bf16* from = rows.data + (std::int64_t{first_ + row()} * stride + column_);
 #pragma unroll
     for (int i = 0; i < kTokens; i += kStep) {
       const bool there = inside_ && (Whole || has(row() + i));
-      copy_ahead((to ^ piece_swap(i)) + i * Sizes::kPitch,
-                 Whole || there ? from + i * rows.stride : rows.data, there);
+      copy_pack((to ^ piece_swap(i)) + i * Sizes::kPitch,
+                Whole || there ? from + i * stride : rows.data, there);
+    }
+  }
+  __device__ void copy_pack(std::uint32_t to, const bf16* from, bool there) const {
+    if (call_.whole_packs) {
+      copy_ahead(to, from, there);
+    } else {
+      copy_ahead<8>(to, from, there);
+      copy_ahead<8>(to + 8, from + 4, there);
     }
   }
 
@@ -435,20 +448,21 @@ class RowLoader {
   int first_, last_whole_;
   unsigned slot_ = 0;
   bool inside_;
-  int to_, z_inside_;
-  const bf16 *x_, *dy_, *z_;
+  int column_, to_, z_inside_;
+  const bf16* z_;
 };
 
-// Where a lane stores its channels of its tokens, tile by tile.
+// Where a lane stores its channels of its tokens of a tile, whose first row is `first`.
 template <int Sets>
 class LaneStore {
  public:
-  __device__ LaneStore(Rows<bf16> to, int channel0, std::int64_t first, const MmaConvCall& call)
-      : stride_(static_cast<unsigned>(to.stride * sizeof(bf16))),
-        left_(static_cast<int>(call.rows - first) - lane_token()),
+  __device__ LaneStore(const Rows<bf16>& to, const MmaConvCall& call, int channel0, int first)
+      : stride_(static_cast<unsigned>(to.stride) * sizeof(bf16)),
+        left_(static_cast<int>(call.rows) - first - lane_token()),
         inside_(channel0 + lane_channel<Sets>() < call.channels),
-        to_(reinterpret_cast<char*>(to.row(first + lane_token()) + channel0 +
-                                    lane_channel<Sets>())) {}
+        to_(reinterpret_cast<char*>(to.data) +
+            (std::int64_t{first + lane_token()} * stride_ +
+             (channel0 + lane_channel<Sets>()) * static_cast<int>(sizeof(bf16)))) {}
 
   // Whole: all of the tile's rows exist.
   template <bool Whole>
@@ -461,10 +475,6 @@ class LaneStore {
       if (there) __stcs(reinterpret_cast<uint2*>(to), uint2{pairs.set[0], pairs.set[1]});
     }
   }
-  __device__ void next() {
-    to_ += kTokens * stride_;
-    left_ -= kTokens;
-  }
 
  private:
   unsigned stride_;  // bytes
@@ -476,8 +486,12 @@ class LaneStore {
 // Whether the kernels take a call whose rows lie in `tensors`.
 inline bool takes(const ConvCall& call, std::initializer_list<Tensor> tensors) {
   const auto& shape = call.shape;
-  if (tensors.begin()->dtype() != DType::bf16 || !packable(16, tensors)) return false;
+  if (tensors.begin()->dtype() != DType::bf16 || !packable(8, tensors)) return false;
+  if (tensors.begin()->cols() % 8 != 0) return false;
   if (tensors.begin()->rows() > INT32_MAX - kRing || !call.rows.halo.empty()) return false;
+  for (const Tensor& t : tensors) {  // a lane's tokens lie within 32 bits of each other
+    if (t.row_stride() > INT32_MAX / 16) return false;
+  }
   if (!call.filters.s.contiguous() || !packable(16, {call.filters.s})) return false;
   if (shape.kind == FilterKind::headwise) {
     const std::int64_t size = shape.head_size;
@@ -514,7 +528,8 @@ inline MmaConvCall describe(const ConvCall& call, const Tensor& x, const Tensor&
           size,
           std::countr_zero(static_cast<unsigned>(columns)),
           shift,
-          call.shape.residual};
+          call.shape.residual,
+          packable(16, {x, dy.empty() ? x : dy})};
 }
 
 inline dim3 grid_of(const MmaConvCall& call, int block_channels) {

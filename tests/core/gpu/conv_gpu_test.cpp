@@ -50,8 +50,10 @@ std::vector<ConvCase> gpu_cases() {
 
 class ConvPair {
  public:
-  ConvPair(const ConvCase& c, DType dtype, Layout layout, bool with_halo)
+  ConvPair(const ConvCase& c, DType dtype, Layout layout, bool with_halo,
+           std::int64_t extra_columns = 24)
       : c_(c), dtype_(dtype), layout_(layout), bench_(dtype) {
+    bench_.set_extra_columns(extra_columns);
     x_ = bench_.random({c.rows(), c.channels});
     dy_ = bench_.random({c.rows(), c.channels});
     filters_.s = bench_.random({c.shape.width, c.channels}, 0.1);
@@ -203,6 +205,19 @@ TEST_F(ConvOnGpu, BackwardAtOnceEqualsTheReferenceWithTheSameBitsTwice) {
   for (const DType dtype : kAllDtypes) {
     for (const ConvCase& c : gpu_cases())
       ConvPair(c, dtype, Layout::strided, false).expect_backward(true);
+  }
+}
+TEST_F(ConvOnGpu, RowsMayBeginInTheMiddleOfEightChannels) {
+  using enum FilterKind;
+  const ConvCase cases[] = {{{lowrank, 4, 4, 0, true}, 2, 77, 96, {40, 37}},
+                            {{lowrank, 3, 12, 0, false}, 1, 133, 352, {}},
+                            {{headwise, 4, 0, 16, true}, 1, 133, 256, {64, 69}},
+                            {{fixed, 4, 0, 0, true}, 1, 70, 256, {}}};
+  for (const ConvCase& c : cases) {
+    ConvPair(c, DType::bf16, Layout::strided, false, 20).expect_forward();
+    for (const bool at_once : {false, true}) {
+      ConvPair(c, DType::bf16, Layout::strided, false, 20).expect_backward(at_once);
+    }
   }
 }
 TEST_F(ConvOnGpu, RowsOfAHaloAreReadAndGetTheirGradient) {
