@@ -349,12 +349,16 @@ __global__ void __launch_bounds__(32 * Warps, BackwardBlock<Headwise, Warps>::kS
     LaneReach reach;
     if (whole) {
       if (Input) input.template run<true>(dx, memory, tile, reach);
+      __syncwarp();
       if (Input) ranks.template run<true>(dz_sums(tile), memory, tile);
+      __syncwarp();
       if (Weight) weight.template run<true>(sums, memory, tile, reach);
     } else {
       reach.load(memory + Sizes::kReach, tile);
       if (Input) input.template run<false>(dx, memory, tile, reach);
+      __syncwarp();
       if (Input) ranks.template run<false>(dz_sums(tile), memory, tile);
+      __syncwarp();
       if (Weight) weight.template run<false>(sums, memory, tile, reach);
     }
   }
