@@ -7,7 +7,7 @@
 // where a rank is a tap of the channel's group, and dz is the gradient of the generated taps. Sums
 // over channel blocks (dz, low-rank) and over chunks of rows (du, ds) go through device memory and
 // are added in order.
-#include "core/cuda/conv_mma_rows.cuh"
+#include "core/cuda/conv_mma_filters.cuh"
 #include "core/cuda/partial_sums.cuh"
 
 namespace convoy::cuda {

@@ -1,7 +1,7 @@
 // Forward low-rank and head-wise convolutions in bf16 on the matrix units, for up to 16 ranks and 4
 // taps (shorter filters are padded with zeros), or 4 taps in groups of 8 channels or more. Filters
 // are never stored.
-#include "core/cuda/conv_mma_rows.cuh"
+#include "core/cuda/conv_mma_filters.cuh"
 
 namespace convoy::cuda {
 namespace {
