@@ -153,7 +153,7 @@ struct RanksPart {
   static __device__ int warp() { return threadIdx.x / 32; }
   static __device__ int half() { return warp() / Sizes::kGroups; }
   static __device__ int first_column() { return warp() % Sizes::kGroups * 2 * kDzChannels; }
-  static __device__ int place(int token) {
+  static __device__ unsigned place(int token) {
     return ring_place<Sizes::kPitch>(kLead + lane() % 8 * 4 + half() * 2 + token,
                                      first_column() + lane() / 8 * 16);
   }
@@ -217,7 +217,7 @@ struct WeightPart {
   }
 
  private:
-  static __device__ int place(int token) {
+  static __device__ unsigned place(int token) {
     return ring_place<Sizes::kPitch>(kLead + threadIdx.x % 8 * 4 + threadIdx.x % 32 / 8 + token,
                                      threadIdx.x / 32 * 32);
   }
@@ -346,6 +346,7 @@ __global__ void __launch_bounds__(32 * Warps, BackwardBlock<Headwise, Warps>::kS
     const bool whole = loader.arrive(tile);
     if (Input && tile > 0) finish_dz(tile - 1);
     const LaneStore<1> dx(to.dx, call, channel0, static_cast<int>(first + tile * kTokens));
+    // The parts meet as a warp, so that the compiler does not mix them and run out of registers.
     LaneReach reach;
     if (whole) {
       if (Input) input.template run<true>(dx, memory, tile, reach);

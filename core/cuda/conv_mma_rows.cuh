@@ -79,7 +79,7 @@ __device__ inline T kept(T v) {
 // number of tiles, and a tile of swaps; so the place in another tile is so many bytes further
 // round.
 template <int Pitch>
-__device__ inline int ring_place(int row, int column) {
+__device__ inline unsigned ring_place(int row, int column) {
   return row * Pitch + (column ^ piece_swap(row));
 }
 template <int Pitch>
@@ -91,7 +91,7 @@ __device__ inline std::uint32_t ring_at(std::uint32_t rows, unsigned place, unsi
 template <int Pitch>
 class Places {
  public:
-  __device__ Places(int first, int second) : both_(kept(first | second << 16)) {
+  __device__ Places(unsigned first, unsigned second) : both_(kept(first | second << 16)) {
     static_assert(kRing * Pitch <= 1 << 16, "16 bits hold a place");
   }
   __device__ std::uint32_t first(std::uint32_t rows, unsigned tile) const {
@@ -143,7 +143,7 @@ class LaneColumn {
 
  private:
   // Of a row whose lowest three bits are zeros.
-  static __device__ int place(int further) {
+  static __device__ unsigned place(int further) {
     return ring_place<Pitch>(kLead + lane_token() + further, lane_channel<Sets>() * 2);
   }
   Places<Pitch> places_;
@@ -151,7 +151,7 @@ class LaneColumn {
 
 // A place in the ring of z, as ring_place(): a byte of four rows that lie one behind the other.
 template <int ZPitch>
-__device__ inline int z_place(int quad, int byte) {
+__device__ inline unsigned z_place(int quad, int byte) {
   return quad * 4 * ZPitch + (byte ^ quad_swap(quad));
 }
 
@@ -169,7 +169,7 @@ class LaneRanks {
   }
 
  private:
-  static __device__ int place(int further, int byte) {
+  static __device__ unsigned place(int further, int byte) {
     return z_place<ZPitch>(kLead / 4 + threadIdx.x % 32 / 4 + further, byte);
   }
   Places<ZPitch> quads_;

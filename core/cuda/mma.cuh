@@ -50,13 +50,6 @@ __device__ inline void load_matrices_transposed(Pair (&r)[4], std::uint32_t addr
                : "memory");
 }
 
-// An 8 x 8 matrix, one Pair a lane, transposed across the warp.
-__device__ inline Pair transpose_matrix(Pair a) {
-  Pair d;
-  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a));
-  return d;
-}
-
 __device__ inline Pair pack_pair(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const Pair*>(&pair);
