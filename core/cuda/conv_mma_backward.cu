@@ -1,12 +1,10 @@
-// Backward of low-rank and head-wise convolutions in one pass over x and dy: dx from filters made
-// again, and from the products p_w[t, d] = dy[t, d] x[t - w, d], rounded to bf16,
+// Backward of low-rank convolutions in one pass over x and dy: dx from filters made again, and from
+// the products p_w[t, d] = dy[t, d] x[t - w, d], rounded to bf16,
 //
 //   dz^T = sum_w u_w p_w^T    du_w^T = p_w^T z    ds_w^T = p_w^T 1
 //
-// which take p straight and turned; so x and dy are loaded in both orders. Head-wise, u has ones
-// where a rank is a tap of the channel's group, and dz is the gradient of the generated taps. Sums
-// over channel blocks (dz, low-rank) and over chunks of rows (du, ds) go through device memory and
-// are added in order.
+// which take p straight and turned; so x and dy are loaded in both orders. Sums over channel blocks
+// (dz) and over chunks of rows (du, ds) go through device memory and are added in order.
 #include "core/cuda/conv_mma_filters.cuh"
 #include "core/cuda/partial_sums.cuh"
 
@@ -18,9 +16,9 @@ using namespace mma_conv;
 constexpr int kDzTokens = 16, kDzChannels = 32;  // of a warp
 constexpr int kDzTile = kDzTokens * kRanks;      // values
 
-template <bool Headwise, int Warps>
-struct BackwardBlock : Block<Warps, 1, Headwise, true> {
-  using Base = Block<Warps, 1, Headwise, true>;
+template <int Warps>
+struct BackwardBlock : Block<Warps, 1, false, true> {
+  using Base = Block<Warps, 1, false, true>;
   static constexpr int kSmWarps = Warps % 6 == 0 ? 12 : 16;              // of an SM
   static constexpr int kGroups = Warps / 2;                              // of channels in dz
   static constexpr int kFilters = (Base::kRingBytes + 127) / 128 * 128;  // where u begins
@@ -30,7 +28,7 @@ struct BackwardBlock : Block<Warps, 1, Headwise, true> {
 };
 
 // u [taps, ranks, channels of the block], zeros where there is no more. The 16-byte pieces of row r
-// change places by r % 8. Head-wise, rank 4 n + w is tap w of the n-th group of 32 channels.
+// change places by r % 8.
 template <class Sizes>
 __device__ inline void load_shared_filters(std::uint32_t u, const MmaConvCall& call, int channel0) {
   constexpr int kPacks = Sizes::kChannels / 8;
@@ -39,25 +37,18 @@ __device__ inline void load_shared_filters(std::uint32_t u, const MmaConvCall& c
   for (int i = 0; i < kOwnPacks; ++i) {
     const int row = (i * Sizes::kThreads + threadIdx.x) / kPacks, pack = threadIdx.x % kPacks;
     const int w = row / kRanks, rank = row % kRanks, channel = channel0 + pack * 8;
-    const std::uint32_t to = u + row * Sizes::kPitch + (pack ^ row % 8) * 16;
-    if constexpr (Sizes::kHeadwise) {
-      const int group = channel / call.rank - channel / kDzChannels * kDzChannels / call.rank;
-      const float ones = __uint_as_float(rank == group * kTaps + w ? 0x3f803f80u : 0u);
-      store_shared16(to, ones, ones, ones, ones);
-    } else {
-      const bool there = w < call.width && rank < call.rank && channel < call.channels;
-      copy_ahead(
-          to,
-          there ? call.u + (rank * call.width + w) * std::int64_t{call.channels} + channel : call.u,
-          there);
-    }
+    const bool there = w < call.width && rank < call.rank && channel < call.channels;
+    copy_ahead(
+        u + row * Sizes::kPitch + (pack ^ row % 8) * 16,
+        there ? call.u + (rank * call.width + w) * std::int64_t{call.channels} + channel : call.u,
+        there);
   }
 }
 
 // dx of 32 tokens and 16 channels.
 template <class Sizes>
 class InputPart {
-  using Filters = LaneFilters<Sizes::kHeadwise>;
+  using Filters = LaneFilters<false>;
 
  public:
   __device__ InputPart(const MmaConvCall& call, int channel0)
@@ -188,7 +179,7 @@ struct WeightPart {
       load_matrices_transposed(x[q][0], before ^ q * 16);
       load_matrices_transposed(x[q][1], own ^ q * 16);
       load_matrices_transposed(dy[q], (own ^ q * 16) + Sizes::kRowsBytes);
-      if (!Sizes::kHeadwise) load_matrices_transposed(z[q], z_rows ^ q * 16);
+      load_matrices_transposed(z[q], z_rows ^ q * 16);
     }
 #pragma unroll
     for (int w = 0; w < kTaps; ++w) {
@@ -207,10 +198,8 @@ struct WeightPart {
             p[2 * (i - k) + q] = multiply_pairs(dy[q][i], x[q][i >= w][(i - w) & 3]) & mask;
           }
         }
-        if (!Sizes::kHeadwise) {
-          multiply_add(sums.u[w][0], p, z[0][k], z[0][k + 1]);
-          multiply_add(sums.u[w][1], p, z[1][k], z[1][k + 1]);
-        }
+        multiply_add(sums.u[w][0], p, z[0][k], z[0][k + 1]);
+        multiply_add(sums.u[w][1], p, z[1][k], z[1][k + 1]);
         multiply_add(sums.s, p, ones, ones);
       }
     }
@@ -223,9 +212,9 @@ struct WeightPart {
   }
 };
 
-// partial [1 + ranks, width, channels] of one chunk: ds, then du.
+// partial [1 + rank, width, channels] of one chunk: ds, then du.
 __device__ inline void store_weights(float* partial, const WeightSums& sums,
-                                     const MmaConvCall& call, int ranks, int channel0) {
+                                     const MmaConvCall& call, int channel0) {
   const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
   const std::int64_t channels = call.channels;
 #pragma unroll
@@ -237,7 +226,7 @@ __device__ inline void store_weights(float* partial, const WeightSums& sums,
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int rank = half * 8 + column;
-      if (rank >= ranks) break;
+      if (rank >= call.rank) break;
 #pragma unroll
       for (int w = 0; w < kTaps; ++w) {
         if (w >= call.width) break;
@@ -267,52 +256,17 @@ __device__ inline void add_channels(float* to, std::uint32_t sums) {
   }
 }
 
-// The same for head-wise filters: adds over a group's channels, and stores the taps of a token and
-// group as one. Up to four groups of a token lie in neighbouring threads. All sizes are powers of
-// two, here as exponents.
-template <class Sizes>
-__device__ inline void store_taps(Rows<bf16> dz, std::uint32_t sums, const MmaConvCall& call,
-                                  int channel0, std::int64_t first) {
-  constexpr int kTokensLog = 5, kChannelsLog = Sizes::kChannels == 256 ? 8 : 7;
-  static_assert(1 << kTokensLog == kTokens && 1 << kChannelsLog == Sizes::kChannels);
-  const int size = __ffs(call.rank) - 1, groups = max(0, kChannelsLog - size);
-  const int near = min(groups, 2);
-  const int parts = max(1, call.rank / kDzChannels);  // of a group
-#pragma unroll 1
-  for (int i = threadIdx.x; i < kTokens << groups; i += Sizes::kThreads) {
-    const int group = i >> (near + kTokensLog) << near | (i & ((1 << near) - 1));
-    const int token = i >> near & (kTokens - 1), place = token % kDzTokens;
-    const int half = token / kDzTokens, channel = group << size;
-    const int row = channel % kDzChannels >> size << 2;
-    const std::uint32_t from =
-        sums +
-        ((half * Sizes::kGroups + channel / kDzChannels) * kDzTile + row * kDzTokens + place) * 4;
-    float taps[kTaps] = {};
-#pragma unroll 1
-    for (int part = 0; part < parts; ++part) {
-#pragma unroll
-      for (int w = 0; w < kTaps; ++w) {
-        taps[w] += __int_as_float(load_shared4(from + (part * kDzTile + w * kDzTokens) * 4));
-      }
-    }
-    const std::int64_t t = first + dz_token(half, place);
-    if (t >= call.rows || channel0 + channel >= call.channels) continue;
-    *reinterpret_cast<uint2*>(dz.row(t) + ((channel0 + channel) >> size) * kTaps) = {
-        pack_pair(taps[0], taps[1]), pack_pair(taps[2], taps[3])};
-  }
-}
-
-// Where gradients go. dz: head-wise; dz_partial [channel blocks, tiles, 2, kRanks, kDzTokens]:
-// low-rank; weight_partial [chunks, 1 + ranks, width, channels].
+// dz_partial [channel blocks, tiles, 2, kRanks, kDzTokens], weight_partial [chunks, 1 + rank,
+// width, channels].
 struct BackwardTargets {
   Rows<bf16> dx, dz;
   float *dz_partial, *weight_partial;
 };
 
-template <bool Headwise, bool Input, bool Weight, int Warps>
-__global__ void __launch_bounds__(32 * Warps, BackwardBlock<Headwise, Warps>::kSmWarps / Warps)
+template <bool Input, bool Weight, int Warps>
+__global__ void __launch_bounds__(32 * Warps, BackwardBlock<Warps>::kSmWarps / Warps)
     backward_kernel(BackwardTargets to, const __grid_constant__ MmaConvCall call) {
-  using Sizes = BackwardBlock<Headwise, Warps>;
+  using Sizes = BackwardBlock<Warps>;
   extern __shared__ __align__(1024) char bytes[];
   wait_for_previous();
   allow_next();
@@ -335,12 +289,8 @@ __global__ void __launch_bounds__(32 * Warps, BackwardBlock<Headwise, Warps>::kS
     return memory + Sizes::kSums + tile % 2 * Sizes::kSumBytes;
   };
   const auto finish_dz = [&](unsigned tile) {
-    if constexpr (Headwise) {
-      store_taps<Sizes>(to.dz, dz_sums(tile), call, channel0, first + tile * kTokens);
-    } else {
-      add_channels<Sizes>(dz_partial, dz_sums(tile));
-      dz_partial += 2 * kDzTile;
-    }
+    add_channels<Sizes>(dz_partial, dz_sums(tile));
+    dz_partial += 2 * kDzTile;
   };
   for (unsigned tile = 0; tile < tiles; ++tile) {
     const bool whole = loader.arrive(tile);
@@ -369,9 +319,9 @@ __global__ void __launch_bounds__(32 * Warps, BackwardBlock<Headwise, Warps>::kS
     finish_dz(tiles - 1);
   }
   if (Weight) {
-    const int r = Headwise ? 0 : call.rank;
-    store_weights(to.weight_partial + blockIdx.y * std::int64_t{1 + r} * call.width * call.channels,
-                  sums, call, r, channel0);
+    store_weights(
+        to.weight_partial + blockIdx.y * std::int64_t{1 + call.rank} * call.width * call.channels,
+        sums, call, channel0);
   }
 }
 
@@ -402,48 +352,43 @@ __global__ void __launch_bounds__(kSumLanes* kSumSlices)
   to.dz.row(t)[rank] = __float2bfloat16_rn(sum);
 }
 
-// 12 warps an SM make all gradients of low-rank filters at once, 16 warps the others.
-template <bool Headwise, int Warps>
+// 12 warps an SM make all gradients at once, 16 warps those of input or weights.
+template <int Warps>
 auto kernel_for(ConvWants wants) {
-  if constexpr (BackwardBlock<Headwise, Warps>::kSmWarps == 12) {
-    return backward_kernel<Headwise, true, true, Warps>;
+  if constexpr (BackwardBlock<Warps>::kSmWarps == 12) {
+    return backward_kernel<true, true, Warps>;
   } else {
-    if (wants == ConvWants::input) return backward_kernel<Headwise, true, false, Warps>;
-    if constexpr (Headwise) {
-      if (wants == ConvWants::both) return backward_kernel<Headwise, true, true, Warps>;
-    }
-    return backward_kernel<Headwise, false, true, Warps>;
+    return wants == ConvWants::input ? backward_kernel<true, false, Warps>
+                                     : backward_kernel<false, true, Warps>;
   }
 }
 
-template <bool Headwise, int Warps>
+template <int Warps>
 void backward(const ConvCall& call, const ConvGradients& g, const Tensor& dy, const Tensor& x,
               ConvWants wants) {
-  using Sizes = BackwardBlock<Headwise, Warps>;
-  const bool weight = wants != ConvWants::input;
-  const bool partial_dz = !Headwise && wants != ConvWants::weight;
+  using Sizes = BackwardBlock<Warps>;
+  const bool input = wants != ConvWants::weight, weight = wants != ConvWants::input;
   const MmaConvCall c = describe(call, x, dy, Sizes::kChannels, 132 * Sizes::kSmWarps / Warps);
   const dim3 grid = grid_of(c, Sizes::kChannels);
   const std::int64_t tiles = ceil_div<std::int64_t>(c.rows, kTokens);
-  const std::int64_t dz_count = partial_dz ? grid.x * tiles * 2 * kDzTile : 0;
+  const std::int64_t dz_count = input ? grid.x * tiles * 2 * kDzTile : 0;
   const std::int64_t static_count = std::int64_t{c.width} * c.channels;
-  const std::int64_t weight_count = weight ? (1 + (Headwise ? 0 : c.rank)) * static_count : 0;
+  const std::int64_t weight_count = weight ? (1 + c.rank) * static_count : 0;
   call.workspace.begin(static_cast<std::size_t>(dz_count + grid.y * weight_count) * sizeof(float) +
                        512);
   auto* dz = call.workspace.take<float>(dz_count);
   auto* weights = call.workspace.take<float>(grid.y * weight_count);
   const BackwardTargets to{rows_of<bf16>(g.dx), rows_of<bf16>(g.dgenerated), dz, weights};
-  launch_overlapped(kernel_for<Headwise, Warps>(wants), grid, Sizes::kThreads, Sizes::kBytes,
-                    call.stream, to, c);
+  launch_overlapped(kernel_for<Warps>(wants), grid, Sizes::kThreads, Sizes::kBytes, call.stream, to,
+                    c);
   const ConvWeightSums<float> weight_sums{weight ? data_of<float>(g.ds) : nullptr,
-                                          weight && !Headwise ? data_of<float>(g.du) : nullptr,
+                                          weight ? data_of<float>(g.du) : nullptr,
                                           weights,
                                           static_count,
                                           weight_count,
                                           grid.y};
   const unsigned weight_blocks = weight_sums.blocks<1>();
-  const auto dz_blocks = static_cast<unsigned>(partial_dz ? 2 * tiles : 0);
-  if (weight_blocks + dz_blocks == 0) return;
+  const auto dz_blocks = static_cast<unsigned>(input ? 2 * tiles : 0);
   launch_overlapped(add_partials_kernel, weight_blocks + dz_blocks, dim3(kSumLanes, kSumSlices), 0,
                     call.stream, weight_sums, weight_blocks,
                     DzSums{to.dz, dz, c.rows, tiles, c.rank, static_cast<int>(grid.x)});
@@ -451,15 +396,14 @@ void backward(const ConvCall& call, const ConvGradients& g, const Tensor& dy, co
 
 // By blocks of `Wide` warps, which halve the partial sums of dz, or of half as many, where that
 // leaves fewer warps without channels.
-template <bool Headwise, int Wide>
+template <int Wide>
 void backward_by_width(const ConvCall& call, const ConvGradients& g, const Tensor& dy,
                        const Tensor& x, ConvWants wants) {
   constexpr int kNarrow = Wide / 2, kChannels = 16 * kNarrow;
-  const bool fits = !Headwise || call.shape.head_size * kMostGroups >= 16 * Wide;
-  if (fits && ceil_div<std::int64_t>(x.cols(), kChannels) % 2 == 0) {
-    backward<Headwise, Wide>(call, g, dy, x, wants);
+  if (ceil_div<std::int64_t>(x.cols(), kChannels) % 2 == 0) {
+    backward<Wide>(call, g, dy, x, wants);
   } else {
-    backward<Headwise, kNarrow>(call, g, dy, x, wants);
+    backward<kNarrow>(call, g, dy, x, wants);
   }
 }
 
@@ -468,15 +412,10 @@ void backward_by_width(const ConvCall& call, const ConvGradients& g, const Tenso
 bool mma_conv_backward(const ConvCall& call, const ConvGradients& g, Tensor dy, Tensor x,
                        ConvWants wants) {
   if (!takes(call, {x, dy, wants == ConvWants::weight ? dy : g.dx})) return false;
-  if (call.shape.kind == FilterKind::headwise) {
-    constexpr int kMostChannels = 128;  // of a group: those of a narrow block
-    if (call.shape.head_size > kMostChannels) return false;
-    if (!g.dgenerated.empty() && !packable(kTaps * 2, {g.dgenerated})) return false;
-    backward_by_width<true, 16>(call, g, dy, x, wants);
-  } else if (wants == ConvWants::both) {  // takes more registers than 16 warps an SM would have
-    backward_by_width<false, 12>(call, g, dy, x, wants);
+  if (wants == ConvWants::both) {  // takes more registers than 16 warps an SM would have
+    backward_by_width<12>(call, g, dy, x, wants);
   } else {
-    backward_by_width<false, 16>(call, g, dy, x, wants);
+    backward_by_width<16>(call, g, dy, x, wants);
   }
   return true;
 }
