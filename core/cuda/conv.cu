@@ -261,9 +261,14 @@ void backward_weight(const ConvCall& call, const ConvGradients& g, Tensor dy, Te
   check_launch();
 }
 
+bool fast_forward(const ConvCall& call, Tensor y, Tensor x) {
+  if (call.shape.kind != FilterKind::fixed && mma_conv_forward(call, y, x)) return true;
+  return call.shape.kind != FilterKind::lowrank && direct_conv_forward(call, y, x);
+}
+
 bool fast_backward(const ConvCall& call, const ConvGradients& g, Tensor dy, Tensor x,
                    ConvWants wants) {
-  return call.shape.kind == FilterKind::lowrank ? lowrank_conv_backward(call, g, dy, x, wants)
+  return call.shape.kind == FilterKind::lowrank ? mma_conv_backward(call, g, dy, x, wants)
                                                 : direct_conv_backward(call, g, dy, x, wants);
 }
 
@@ -278,9 +283,7 @@ void CudaBackend::conv_forward(Tensor y, Tensor x, const ConvFilters& filters,
                                const ConvShape& shape, const ConvRows& rows) {
   if (x.size() == 0 || cuda::is_computed_with_the_boundary(rows)) return;
   const cuda::ConvCall call{stream_, *workspace_, filters, shape, rows};
-  const bool taken = shape.kind == FilterKind::lowrank ? cuda::lowrank_conv_forward(call, y, x)
-                                                       : cuda::direct_conv_forward(call, y, x);
-  if (!taken) cuda::forward(call, y, x);
+  if (!cuda::fast_forward(call, y, x)) cuda::forward(call, y, x);
 }
 
 void CudaBackend::conv_backward_input(Tensor dx, Tensor dgenerated, Tensor dhalo, Tensor dy,

@@ -25,9 +25,10 @@ bool direct_conv_forward(const ConvCall& call, Tensor y, Tensor x);
 bool direct_conv_backward(const ConvCall& call, const ConvGradients& gradients, Tensor dy, Tensor x,
                           ConvWants wants);
 
-// Low-rank filters of up to 16 ranks and 4 taps in bf16, on the matrix units.
-bool lowrank_conv_forward(const ConvCall& call, Tensor y, Tensor x);
-bool lowrank_conv_backward(const ConvCall& call, const ConvGradients& gradients, Tensor dy,
-                           Tensor x, ConvWants wants);
+// On the matrix units, in bf16: low-rank filters of up to 16 ranks and 4 taps; forward, also
+// head-wise ones of 4 taps.
+bool mma_conv_forward(const ConvCall& call, Tensor y, Tensor x);
+bool mma_conv_backward(const ConvCall& call, const ConvGradients& gradients, Tensor dy, Tensor x,
+                       ConvWants wants);
 
 }  // namespace convoy::cuda

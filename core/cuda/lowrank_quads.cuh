@@ -1,7 +1,7 @@
-// The forward pass of low-rank convolutions as the first part of a larger kernel. As in
-// conv_lowrank.cu a warp makes 32 tokens by 32 channels a time and a lane owns 4 consecutive tokens
-// by 8 channels, but these are two quads of 4 channels that may lie apart: with half a head between
-// them a lane has both halves of every pair that RoPE turns. A block's 128 channels belong to one
+// The forward pass of low-rank convolutions as the first part of a larger kernel. A warp makes 32
+// tokens by 32 channels a time and a lane owns 4 consecutive tokens by 8 channels: two quads of 4
+// channels that may lie apart. With half a head between them a lane has both halves of every pair
+// that RoPE turns. A block's 128 channels belong to one
 // convolution or, half of them each, to two.
 #pragma once
 

@@ -27,6 +27,15 @@ __device__ inline void multiply_add_to(float (&d)[4], const Pair (&a)[4], Pair b
         "f"(c[2]), "f"(c[3]));
 }
 
+// The same with half of the depth: a row's depths 2c and 2c + 1.
+__device__ inline void multiply_add_to(float (&d)[4], const Pair (&a)[2], Pair b,
+                                       const float (&c)[4]) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
+      "{%7,%8,%9,%10};"
+      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+}
+
 // Four 8 x 8 matrices; lane l gives the address of row l % 8 of matrix l / 8.
 __device__ inline void load_matrices(Pair (&r)[4], std::uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -39,13 +48,6 @@ __device__ inline void load_matrices_transposed(Pair (&r)[4], std::uint32_t addr
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(address)
                : "memory");
-}
-
-// An 8 x 8 matrix, one Pair a lane, transposed across the warp.
-__device__ inline Pair transpose_matrix(Pair a) {
-  Pair d;
-  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a));
-  return d;
 }
 
 __device__ inline Pair pack_pair(float low, float high) {

@@ -25,7 +25,20 @@ std::vector<ConvCase> gpu_cases() {
     cases.push_back({{headwise, 4, 0, 128, residual}, 2, 70, 256, {}});
   }
   cases.push_back({{lowrank, 4, 16, 0, true}, 2, 1100, 24, {1024, 76}});
+  // Ranks that are padded, in one narrow block, in several, and in wide ones.
+  for (int width = 1; width <= 4; ++width) {
+    cases.push_back({{lowrank, width, 4, 0, true}, 2, 77, 96, {40, 37}});
+    cases.push_back({{lowrank, width, 4, 0, false}, 1, 165, 256, {1, 131, 33}});
+  }
+  for (const int rank : {1, 2, 3, 5, 8, 12, 15}) {
+    cases.push_back({{lowrank, 4, rank, 0, true}, 1, 131, 352, {64, 67}});
+  }
   cases.push_back({{headwise, 4, 0, 16, true}, 2, 600, 32, {}});
+  // Groups within a warp's channels, across its warps, and across its blocks.
+  cases.push_back({{headwise, 4, 0, 8, false}, 2, 90, 256, {33, 57}});
+  cases.push_back({{headwise, 4, 0, 16, true}, 1, 97, 256, {}});
+  cases.push_back({{headwise, 4, 0, 32, true}, 1, 130, 320, {64, 66}});
+  cases.push_back({{headwise, 4, 0, 256, true}, 1, 70, 512, {}});
   // Rings that turn round several times, in blocks that begin in the middle of a document.
   cases.push_back({{headwise, 2, 0, 4, true}, 1, 200, 136, {150, 50}});
   cases.push_back({{headwise, 3, 0, 32, false}, 1, 190, 96, {62, 128}});
@@ -37,8 +50,10 @@ std::vector<ConvCase> gpu_cases() {
 
 class ConvPair {
  public:
-  ConvPair(const ConvCase& c, DType dtype, Layout layout, bool with_halo)
+  ConvPair(const ConvCase& c, DType dtype, Layout layout, bool with_halo,
+           std::int64_t extra_columns = 24)
       : c_(c), dtype_(dtype), layout_(layout), bench_(dtype) {
+    bench_.set_extra_columns(extra_columns);
     x_ = bench_.random({c.rows(), c.channels});
     dy_ = bench_.random({c.rows(), c.channels});
     filters_.s = bench_.random({c.shape.width, c.channels}, 0.1);
@@ -190,6 +205,19 @@ TEST_F(ConvOnGpu, BackwardAtOnceEqualsTheReferenceWithTheSameBitsTwice) {
   for (const DType dtype : kAllDtypes) {
     for (const ConvCase& c : gpu_cases())
       ConvPair(c, dtype, Layout::strided, false).expect_backward(true);
+  }
+}
+TEST_F(ConvOnGpu, RowsMayBeginInTheMiddleOfEightChannels) {
+  using enum FilterKind;
+  const ConvCase cases[] = {{{lowrank, 4, 4, 0, true}, 2, 77, 96, {40, 37}},
+                            {{lowrank, 3, 12, 0, false}, 1, 133, 352, {}},
+                            {{headwise, 4, 0, 16, true}, 1, 133, 256, {64, 69}},
+                            {{fixed, 4, 0, 0, true}, 1, 70, 256, {}}};
+  for (const ConvCase& c : cases) {
+    ConvPair(c, DType::bf16, Layout::strided, false, 20).expect_forward();
+    for (const bool at_once : {false, true}) {
+      ConvPair(c, DType::bf16, Layout::strided, false, 20).expect_backward(at_once);
+    }
   }
 }
 TEST_F(ConvOnGpu, RowsOfAHaloAreReadAndGetTheirGradient) {

@@ -68,11 +68,14 @@ class DeviceBench {
     return reshaped(copy, t);
   }
 
+  // How many columns more than its own the rows of a strided tensor lie apart, 8 or more.
+  void set_extra_columns(std::int64_t extra) { extra_columns_ = extra; }
+
   // A poisoned device tensor, in columns of a wider one where `layout` says so.
   Tensor output_as(DType dtype, std::span<const std::int64_t> shape,
                    Layout layout = Layout::contiguous) {
     const Tensor model(nullptr, dtype, DeviceKind::cuda, shape);
-    const std::int64_t extra = layout == Layout::strided ? 24 : 0;
+    const std::int64_t extra = layout == Layout::strided ? extra_columns_ : 0;
     Tensor wide = arena_.take(dtype, {model.rows(), model.cols() + extra});
     gpu_.fill(wide, std::numeric_limits<double>::quiet_NaN());
     if (layout == Layout::strided) return wide.column_range(8, model.cols());
@@ -142,6 +145,7 @@ class DeviceBench {
   Workbench host_;
   Backend& gpu_;
   Arena arena_;
+  std::int64_t extra_columns_ = 24;
 };
 
 }  // namespace convoy::test
