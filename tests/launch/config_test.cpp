@@ -86,7 +86,8 @@ TEST(Config, ALayoutThatCannotBeIsRefusedWithNumbersAndRemedy) {
       {"communication_deadline_s = -1", 2, "parallel.communication_deadline_s is -1; use 0 (off)"},
       {"sequence_parallel = true", 1, "parallel.sequence_parallel is set but has no effect"}};
   for (const auto& [parallel, ranks, message] : refusals) {
-    const std::string text = problems_text(concat(kTrainable, "[parallel]\n", parallel, "\n"), ranks);
+    const std::string text =
+        problems_text(concat(kTrainable, "[parallel]\n", parallel, "\n"), ranks);
     EXPECT_NE(text.find(message), std::string::npos) << parallel << "\n" << text;
   }
 }
