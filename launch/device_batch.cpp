@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/backend.h"
+#include "core/flat_range.h"
 
 namespace convoy {
 namespace {
@@ -21,7 +22,7 @@ Tensor filled_part(Backend& backend, const OwnedTensor& places,
   const auto size = static_cast<std::int64_t>(host.size());
   const Tensor all = places.view();
   CHECK(size <= all.size(), size, " labels in a batch, and room for ", all.size());
-  const Tensor part = all.reshape({all.size(), 1}).row_range(0, size).reshape({size});
+  const Tensor part = flat_range(all, 0, size);
   if (size > 0) copy_to(backend, part, host);
   return part;
 }

@@ -2,6 +2,7 @@
 // index-th of equal, aligned parts. One part is the whole.
 #pragma once
 
+#include "core/flat_range.h"
 #include "models/parameters.h"
 
 namespace convoy {
@@ -18,13 +19,8 @@ struct OwnRange {
 
   Tensor of(const Tensor& flat) const {
     const std::int64_t count = flat.size() / parts;
-    return flat.reshape({flat.size(), 1}).row_range(index * count, count).reshape({count});
+    return flat_range(flat, index * count, count);
   }
 };
-
-// Elements [begin, begin + count) of a flat tensor.
-inline Tensor flat_range(const Tensor& flat, std::int64_t begin, std::int64_t count) {
-  return flat.reshape({flat.size(), 1}).row_range(begin, count).reshape({count});
-}
 
 }  // namespace convoy

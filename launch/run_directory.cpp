@@ -6,6 +6,7 @@
 #include "core/hdf5.h"
 #include "launch/environment.h"
 #include "launch/files.h"
+#include "launch/flop_parts_json.h"
 #include "launch/json_number.h"
 #include "launch/layout.h"
 #include "launch/run_labels.h"
@@ -149,7 +150,6 @@ void RunDirectory::append(const EvalRow& row) {
 void RunDirectory::write_summary(const RunSummary& summary) {
   if (role_ == Role::silent) return;
   const ParameterCounts counts = count_parameters(config_.model);
-  const FlopParts parts = training_flops_per_token(config_);
   Json json = {
       {"name", path_.filename().string()},
       {"status", name_of(summary.status)},
@@ -161,12 +161,7 @@ void RunDirectory::write_summary(const RunSummary& summary) {
       {"parameters", counts.total},
       {"parameters_active", counts.active},
       {"parameters_non_embedding", counts.non_embedding},
-      {"flops_per_token",
-       {{"linear", parts.linear},
-        {"attention", parts.attention},
-        {"head", parts.head},
-        {"conv", parts.conv},
-        {"router", parts.router}}},
+      {"flops_per_token", json_of(training_flops_per_token(config_))},
       {"steps", total_steps(config_)},
       {"tokens", summary.tokens},
       {"flops", summary.flops},

@@ -3,16 +3,13 @@
 #include <algorithm>
 #include <bit>
 
+#include "core/flat_range.h"
 #include "models/labelled_rows.h"
 
 namespace convoy {
 namespace {
 
 Tensor column(const Tensor& values) { return values.reshape({values.size(), 1}); }
-
-Tensor range_of(const Tensor& values, std::int64_t begin, std::int64_t count) {
-  return column(values).row_range(begin, count).reshape({count});
-}
 
 }  // namespace
 
@@ -66,8 +63,8 @@ void Head::losses(const Context& context, const BatchView& batch, Tensor losses,
     const ArenaScope chunk_scope(context.arena);
     const std::int64_t count = std::min(most, rows.rows() - begin);
     const Chunk chunk =
-        forward(context, range_of(own_losses, begin, count), rows.row_range(begin, count),
-                range_of(labelled.targets(), begin, count));
+        forward(context, flat_range(own_losses, begin, count), rows.row_range(begin, count),
+                flat_range(labelled.targets(), begin, count));
     if (statistics.empty()) continue;
     ops::copy(context, own_statistics.row_range(begin, count), chunk.statistics);
   }
@@ -103,8 +100,8 @@ void Head::losses_and_gradients(const Context& context, const BatchView& batch, 
     const ArenaScope chunk_scope(context.arena);
     const std::int64_t count = std::min(most, all.rows() - begin);
     const Tensor rows = all.row_range(begin, count);
-    const Tensor dlogits = losses_and_dlogits(context, range_of(own_losses, begin, count), rows,
-                                              range_of(labelled.targets(), begin, count), scale);
+    const Tensor dlogits = losses_and_dlogits(context, flat_range(own_losses, begin, count), rows,
+                                              flat_range(labelled.targets(), begin, count), scale);
     ops::matmul(context, dall.row_range(begin, count), dlogits, Transpose::no, weight_->value,
                 Transpose::no);
     ops::matmul(context, *gradient_, dlogits, Transpose::yes, rows, Transpose::no, Accumulate::yes);

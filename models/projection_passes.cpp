@@ -1,6 +1,7 @@
 // A projection's passes: the matmul, the convolutions with their halos, and the same backward.
 #include <algorithm>
 
+#include "core/flat_range.h"
 #include "models/projection.h"
 
 namespace convoy {
@@ -15,10 +16,6 @@ std::vector<ConvPart> forward_parts(const HaloExchange& halo, Overlap overlap) {
 std::vector<ConvPart> backward_parts(const HaloExchange& halo, Overlap overlap) {
   if (halo.empty() || overlap == Overlap::no) return {ConvPart::all};
   return {ConvPart::boundary, ConvPart::interior};
-}
-
-Tensor flat_rows(const Tensor& values, std::int64_t begin, std::int64_t count) {
-  return values.reshape({values.size(), 1}).row_range(begin, count).reshape({count});
 }
 
 }  // namespace
@@ -177,7 +174,7 @@ void Projection::convolve_run(const Context& context, const BatchView& batch,
     const Output& output = outputs_[i];
     if (!output.convolves()) continue;
     const Tensor x = convolved(output, saved.joined);
-    ConvRows view{1, rows.count, flat_rows(batch.reach, rows.begin, rows.count), {}};
+    ConvRows view{1, rows.count, flat_range(batch.reach, rows.begin, rows.count), {}};
     if (has_halo) view.halo = x.row_range(rows.begin - taps_before, taps_before);
     ops::conv_forward(context, rows.of(saved.outputs[i]), rows.of(x),
                       filters(output, rows.of(saved.joined)), output.conv, view);

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "experiments/manifest/sweep_plan.h"
+#include "launch/flop_parts_json.h"
 #include "launch/run_labels.h"
 
 namespace convoy {
@@ -77,7 +78,6 @@ std::string to_json(const SweepPlan& plan) {
                                  {"warnings", plan.warnings},
                                  {"runs", nlohmann::ordered_json::array()}};
   for (const auto& run : plan.runs) {
-    const FlopParts parts = training_flops_per_token(run.config);
     json["runs"].push_back({{"id", run.id},
                             {"name", run.name},
                             {"arch", run.arch},
@@ -95,12 +95,7 @@ std::string to_json(const SweepPlan& plan) {
                             {"batch_tokens", run.config.train.batch_tokens},
                             {"C", run.flops},
                             {"C_target", run.target_flops},
-                            {"flops_per_token",
-                             {{"linear", parts.linear},
-                              {"attention", parts.attention},
-                              {"head", parts.head},
-                              {"conv", parts.conv},
-                              {"router", parts.router}}},
+                            {"flops_per_token", json_of(training_flops_per_token(run.config))},
                             {"lr", run.config.optimizer.lr},
                             {"ranks", run.ranks},
                             {"hours", run.hours},
