@@ -112,8 +112,8 @@ struct AttentionInput {
   Tensor y, x;  // [rows, heads * K]
   ConvFilters filters;
   ConvShape conv;
-  // Absent without a norm: what it reads [rows, heads * K], 1 / rms [rows, heads], weight [K]. Only
-  // the backward operation may read `convolved`.
+  // Absent without a norm: what it reads [rows, heads * K], 1 / rms [rows, heads], weight [K].
+  // Where the backend does not keep `convolved`, only the backward operation may read it.
   Tensor convolved, rstd, norm_weight;
   bool rotates;
 };
@@ -311,6 +311,7 @@ class Backend {
 
   // Attention's inputs from what was projected, up to three of them. A device may do all of it in
   // one pass, where nothing between is rounded, and make again what it then does not write.
+  virtual bool keeps_convolved() const { return true; }  // written by every forward operation
   virtual void attention_inputs_forward(std::span<const AttentionInput> inputs,
                                         const HeadsShape& shape);
   virtual void attention_inputs_backward(std::span<const AttentionInputGradients> gradients,

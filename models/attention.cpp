@@ -120,8 +120,9 @@ void Attention::convolve_and_rotate_back(const Context& context, const BatchView
   ops::attention_inputs_backward(context, back, all, heads(batch));
 }
 
-// What the norms read, which the one operation may not have written.
+// What the norms read, where the one operation may not have written it.
 void Attention::convolve_again(const Context& context, const BatchView& batch, Saved& saved) const {
+  if (context.backend.keeps_convolved()) return;
   for (const std::size_t i : {0u, 1u}) {
     const ConvolvedInput in = qkv_.convolution(i, saved.qkv);
     ops::conv_forward(context, in.y, in.x, in.filters, in.conv, qkv_.whole_rows(batch));

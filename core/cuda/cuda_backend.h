@@ -141,6 +141,7 @@ class CudaBackend final : public Backend {
                      const ConvFilters& filters, const ConvShape& shape,
                      const ConvRows& rows) override;
 
+  bool keeps_convolved() const override { return false; }
   void attention_inputs_forward(std::span<const AttentionInput> inputs,
                                 const HeadsShape& shape) override;
   void attention_inputs_backward(std::span<const AttentionInputGradients> gradients,
