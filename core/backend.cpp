@@ -6,6 +6,10 @@
 
 namespace convoy {
 
+std::unique_ptr<Recording> Backend::record(const std::function<void()>& /*body*/) {
+  throw Error(concat("the backend ", name(), " records nothing"));
+}
+
 double Backend::seconds_of(int repeats, const std::function<void()>& body) {
   using Clock = std::chrono::steady_clock;
   CHECK(repeats > 0, repeats, " measurements");

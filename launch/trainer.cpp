@@ -49,6 +49,7 @@ Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& 
       model_(config, layout_, backend),
       optimizer_(backend, model_.own_parts(), norm_ranks(config, layout_), config.optimizer),
       gradients_(config_, layout_, model_, data_),
+      training_step_(config_, layout_, backend, model_, gradients_, optimizer_),
       progress_(config, role()) {
   data_.require_vocabulary(static_cast<int>(config.model.vocab));
   if (!config.data.val.empty()) {
@@ -141,15 +142,14 @@ RunStatus Trainer::loop() {
     trace_.begin(step);
     const Stopwatch watch;
     const double waited_before = communication_.total().wait_s;
-    const StepResult result = gradients_.run(step, stop_requested());
-    if (result.stop_requested) return RunStatus::interrupted;
     const double rate = learning_rate(config_, step);
-    const UpdateResult update = optimizer_.update(rate, result.loss);
-    model_.publish();
+    const StepOutcome outcome = training_step_.run(step, rate, stop_requested());
+    if (outcome.stop_requested) return RunStatus::interrupted;
     trace_.end(step);
     state_.step = step;
-    record(result, update, rate, {watch.seconds(), communication_.total().wait_s - waited_before});
-    stop_if_diverged(update);
+    record(outcome, rate, {watch.seconds(), communication_.total().wait_s - waited_before});
+    announce_recording();
+    stop_if_diverged(outcome.update);
     const bool last = step == steps_;
     if (evaluator_ && !last && config_.eval.every > 0 && step % config_.eval.every == 0) {
       evaluate();
@@ -160,8 +160,15 @@ RunStatus Trainer::loop() {
   return RunStatus::done;
 }
 
-void Trainer::record(const StepResult& result, const UpdateResult& update, double rate,
-                     const StepTime& time) {
+void Trainer::announce_recording() {
+  const std::string& status = training_step_.recording().status();
+  if (status == recording_) return;
+  recording_ = status;
+  progress_.note(
+      concat("a step is ", training_step_.recording().replayed() ? "" : "not recorded: ", status));
+}
+
+void Trainer::record(const StepOutcome& outcome, double rate, const StepTime& time) {
   constexpr double kMemory = 0.9;
   const double seconds = time.seconds;
   seconds_per_step_ =
@@ -170,12 +177,12 @@ void Trainer::record(const StepResult& result, const UpdateResult& update, doubl
                      tokens(),
                      flops(),
                      wall_seconds(),
-                     result.loss,
+                     outcome.loss,
                      rate,
-                     update.gradient_norm,
+                     outcome.update.gradient_norm,
                      static_cast<double>(config_.train.batch_tokens) / seconds,
                      time.waited / seconds,
-                     update.skipped};
+                     outcome.update.skipped};
   directory_->append(row);
   progress_.step(row, seconds_per_step_ * static_cast<double>(steps_ - state_.step));
 }
