@@ -161,11 +161,10 @@ RunStatus Trainer::loop() {
 }
 
 void Trainer::announce_recording() {
-  const std::string& status = training_step_.recording().status();
+  const std::string& status = recording().status();
   if (status == recording_) return;
   recording_ = status;
-  progress_.note(
-      concat("a step is ", training_step_.recording().replayed() ? "" : "not recorded: ", status));
+  progress_.note(concat("a step is ", recording().replayed() ? "" : "not recorded: ", status));
 }
 
 void Trainer::record(const StepOutcome& outcome, double rate, const StepTime& time) {

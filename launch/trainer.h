@@ -35,6 +35,8 @@ class Trainer {
   // run directory says so first.
   RunStatus run();
 
+  const RecordedRegion& recording() const { return training_step_.recording(); }
+
  private:
   struct StepTime {
     double seconds, waited;  // in all, and of that for other ranks

@@ -98,7 +98,7 @@ TEST_F(RecordedStep, SkipsABadStepAsAStepThatRunsDoes) {
                 {"optimizer.spike_factor=1.25", "optimizer.lr=1e-3", "optimizer.max_skipped=100"}),
             kReplayed);
   EXPECT_GT(skipped("recorded"), 0) << "nothing was tested";
-  EXPECT_LT(skipped("recorded"), kSteps - 3) << "nothing was trained";
+  EXPECT_LE(skipped("recorded"), kSteps - 3) << "nothing was trained";
   EXPECT_EQ(skipped("recorded"), skipped("plain"));
 }
 
