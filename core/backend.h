@@ -179,6 +179,13 @@ class Recording {
   virtual std::string description() const = 0;  // "a CUDA graph of 331 operations"
 };
 
+// Values on their way to the host.
+class Arrival {
+ public:
+  virtual ~Arrival() = default;
+  virtual void wait() = 0;  // until they are there
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -194,7 +201,10 @@ class Backend {
   // Memory. Host memory may be given to and taken from any device by `copy`.
   virtual void* allocate_zeroed(std::size_t bytes) = 0;
   virtual void deallocate(void* data, std::size_t bytes) noexcept = 0;
-  virtual void copy(Tensor destination, Tensor source) = 0;     // same shape and dtype, any strides
+  virtual void copy(Tensor destination, Tensor source) = 0;  // same shape and dtype, any strides
+  // A copy to contiguous host memory that the host need not wait for: the values are those of now,
+  // and in `host` once the arrival has been waited for. It must not outlive either.
+  virtual std::unique_ptr<Arrival> copy_behind(Tensor host, Tensor source);
   virtual void convert(Tensor destination, Tensor source) = 0;  // between f64, f32 and bf16
   virtual void fill(Tensor destination, double value) = 0;
   virtual void synchronize() = 0;  // the host waits for everything issued

@@ -101,6 +101,7 @@ void run_step(const BenchOptions& o) {
   json["seq_len"] = config.model.seq_len;
   json["recorded_step"] = result.replayed;
   if (!result.recording.empty()) json["recording"] = result.recording;
+  if (result.replayed) json["replay_milliseconds"] = result.replay_seconds * 1e3;
   json["milliseconds"] = result.seconds * 1e3;
   json["tokens_per_s"] = result.tokens_per_s;
   json["model_gflops_per_s"] = result.flops_per_s / 1e9;

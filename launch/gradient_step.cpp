@@ -89,9 +89,4 @@ double GradientStep::load(std::int64_t step) {
   return targets;
 }
 
-double GradientStep::nats() {
-  model_.read_nats(own_nats());
-  return sum_over_micro_batches();
-}
-
 }  // namespace convoy

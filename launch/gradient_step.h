@@ -28,7 +28,6 @@ class GradientStep {
   bool agree_to_stop(bool stop);
   bool has_targets(std::int64_t step) const;
   double load(std::int64_t step);  // puts the step's batches there; its counted targets
-  double nats();                   // of the step that ran last, once the device has them
 
  private:
   std::int64_t step_samples() const { return micro_batches(config_) * config_.train.micro_batch; }

@@ -198,11 +198,14 @@ void Optimizer::apply(const Tensor& loss) {
                      {config_.betas[0], config_.betas[1], config_.eps, config_.weight_decay});
 }
 
-UpdateResult Optimizer::result() const {
-  const Control after = control();
-  return {after[StepControl::gradient_norm], after[StepControl::skip] != 0,
-          static_cast<std::int64_t>(after[StepControl::skipped_in_row]),
-          static_cast<std::int64_t>(after[StepControl::skipped_total])};
+std::unique_ptr<Arrival> Optimizer::fetch(Control& control) const {
+  return backend_.copy_behind(host_view(control.data(), StepControl::kCount), control_.view());
+}
+
+UpdateResult Optimizer::result_of(const Control& control) {
+  return {control[StepControl::gradient_norm], control[StepControl::skip] != 0,
+          static_cast<std::int64_t>(control[StepControl::skipped_in_row]),
+          static_cast<std::int64_t>(control[StepControl::skipped_total])};
 }
 
 }  // namespace convoy

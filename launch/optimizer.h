@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <memory>
 #include <vector>
 
 #include "launch/config.h"
@@ -42,7 +43,10 @@ class Optimizer {
   // any number that is finite where the loss is.
   void set_rate(double learning_rate);
   void apply(const Tensor& loss);
-  UpdateResult result() const;
+  UpdateResult result() const { return result_of(control()); }
+  // The third without waiting: what it found, once the arrival has been waited for.
+  std::unique_ptr<Arrival> fetch(Control& control) const;
+  static UpdateResult result_of(const Control& control);
 
   const std::vector<OwnPart>& parts() const { return parts_; }
   Tensor moment1(std::size_t part) const { return moment(moment1_.view(), part); }

@@ -25,7 +25,6 @@ class PipelineModel final : public LossModel {
   void run_loaded_step();
   std::vector<std::int64_t> loaded_shape() const;  // what run_loaded_step branches on
   const Tensor& nats() const { return stages_.back()->nats(); }
-  void read_nats(std::span<double> nats) { stages_.back()->read_nats(nats); }
   // Of all stages; their tensors stay where they are.
   const std::vector<OwnPart>& own_parts() const { return parts_; }
   // After the values of the own parts have changed.

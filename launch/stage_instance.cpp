@@ -145,12 +145,9 @@ void StageInstance::sum_losses(std::int64_t micro_batch) {
 
 // Once a step, so that the host may be ahead of the device until then.
 void StageInstance::end_step() {
-  if (settings_.piece.last) read_nats(input_.nats);
-}
-
-void StageInstance::read_nats(std::span<double> nats) {
-  const auto count = static_cast<std::int64_t>(nats.size());
-  backend_.copy(Tensor(nats.data(), DType::f64, DeviceKind::cpu, {count}),
+  if (!settings_.piece.last) return;
+  const auto count = static_cast<std::int64_t>(input_.nats.size());
+  backend_.copy(Tensor(input_.nats.data(), DType::f64, DeviceKind::cpu, {count}),
                 flat_range(nats_.view(), 0, count));
 }
 

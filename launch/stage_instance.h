@@ -61,7 +61,6 @@ class StageInstance final : public Stage {
   // What a loaded step branches on: one number or more for each of its micro-batches.
   void describe_loaded(std::vector<std::int64_t>& shape) const;
   const Tensor& nats() const { return nats_.view(); }  // f64 [micro-batches]
-  void read_nats(std::span<double> nats);
   void forward(Visit visit, Tensor input, Tensor output) override;
   void backward_input(Visit visit, Tensor d_output, Tensor d_input) override;
   void backward_weight(Visit visit) override;

@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "launch/environment.h"
-#include "launch/lr_schedule.h"
 #include "launch/run_data.h"
 #include "launch/run_device.h"
 #include "launch/run_labels.h"
@@ -142,22 +141,28 @@ RunStatus Trainer::loop() {
     trace_.begin(step);
     const Stopwatch watch;
     const double waited_before = communication_.total().wait_s;
-    const double rate = learning_rate(config_, step);
-    const StepOutcome outcome = training_step_.run(step, rate, stop_requested());
+    const StepOutcome outcome = training_step_.run(step, stop_requested(), after(step));
     if (outcome.stop_requested) return RunStatus::interrupted;
     trace_.end(step);
     state_.step = step;
-    record(outcome, rate, {watch.seconds(), communication_.total().wait_s - waited_before});
+    record(outcome, {watch.seconds(), communication_.total().wait_s - waited_before});
     announce_recording();
     stop_if_diverged(outcome.update);
-    const bool last = step == steps_;
-    if (evaluator_ && !last && config_.eval.every > 0 && step % config_.eval.every == 0) {
-      evaluate();
-    }
-    if (!last && checkpoint_due(config_.checkpoint, step)) save_checkpoint();
+    if (evaluation_due(step)) evaluate();
+    if (step < steps_ && checkpoint_due(config_.checkpoint, step)) save_checkpoint();
   }
   if (evaluator_) evaluate();
   return RunStatus::done;
+}
+
+bool Trainer::evaluation_due(std::int64_t step) const {
+  return evaluator_ && step < steps_ && config_.eval.every > 0 && step % config_.eval.every == 0;
+}
+
+NextStep Trainer::after(std::int64_t step) const {
+  const bool interrupted =
+      step == steps_ || evaluation_due(step) || checkpoint_due(config_.checkpoint, step);
+  return interrupted ? NextStep::later : NextStep::at_once;
 }
 
 void Trainer::announce_recording() {
@@ -167,7 +172,7 @@ void Trainer::announce_recording() {
   progress_.note(concat("a step is ", recording().replayed() ? "" : "not recorded: ", status));
 }
 
-void Trainer::record(const StepOutcome& outcome, double rate, const StepTime& time) {
+void Trainer::record(const StepOutcome& outcome, const StepTime& time) {
   constexpr double kMemory = 0.9;
   const double seconds = time.seconds;
   seconds_per_step_ =
@@ -177,7 +182,7 @@ void Trainer::record(const StepOutcome& outcome, double rate, const StepTime& ti
                      flops(),
                      wall_seconds(),
                      outcome.loss,
-                     rate,
+                     outcome.learning_rate,
                      outcome.update.gradient_norm,
                      static_cast<double>(config_.train.batch_tokens) / seconds,
                      time.waited / seconds,

@@ -46,7 +46,9 @@ class Trainer {
   void start_from(const std::filesystem::path& checkpoint);
   void announce();
   RunStatus loop();
-  void record(const StepOutcome& outcome, double rate, const StepTime& time);
+  void record(const StepOutcome& outcome, const StepTime& time);
+  bool evaluation_due(std::int64_t step) const;
+  NextStep after(std::int64_t step) const;
   void announce_recording();
   void stop_if_diverged(const UpdateResult& update);
   void evaluate();

@@ -1,5 +1,9 @@
 #include "launch/training_step.h"
 
+#include <utility>
+
+#include "launch/lr_schedule.h"
+
 namespace convoy {
 
 std::string why_not_recorded(const RunConfig& config, int ranks) {
@@ -22,13 +26,17 @@ TrainingStep::TrainingStep(const RunConfig& config, const Layout& layout, Backen
       region_(backend, why_not_recorded(config, layout.world().size())),
       loss_(backend, DType::f64, {1}) {}
 
-StepOutcome TrainingStep::run(std::int64_t step, double learning_rate, bool stop) {
-  if (alone_) return run_alone(step, learning_rate, stop);
+StepOutcome TrainingStep::run(std::int64_t step, bool stop, NextStep next) {
+  const StepOutcome outcome = alone_ ? run_alone(step, stop, next) : run_together(step, stop);
+  if (!outcome.stop_requested) model_.publish();
+  return outcome;
+}
+
+StepOutcome TrainingStep::run_together(std::int64_t step, bool stop) {
   const StepResult result = gradients_.run(step, stop);
   if (result.stop_requested) return {.stop_requested = true};
-  const UpdateResult update = optimizer_.update(learning_rate, result.loss);
-  model_.publish();
-  return {false, result.loss, update};
+  const double rate = learning_rate(config_, step);
+  return {false, result.loss, rate, optimizer_.update(rate, result.loss)};
 }
 
 void TrainingStep::load(std::int64_t step) {
@@ -36,22 +44,42 @@ void TrainingStep::load(std::int64_t step) {
   loaded_step_ = step;
 }
 
-// The host waits once, for the nats; the next batch is on its way by then, behind the step.
-StepOutcome TrainingStep::run_alone(std::int64_t step, double learning_rate, bool stop) {
-  if (gradients_.agree_to_stop(stop)) return {.stop_requested = true};
+// A step without targets is left to be refused when it is its turn.
+void TrainingStep::load_ahead(std::int64_t step) {
+  const bool follows = loaded_step_ != step && step <= total_steps(config_);
+  if (follows && gradients_.has_targets(step)) load(step);
+}
+
+void TrainingStep::begin(std::int64_t step) {
   if (loaded_step_ != step) load(step);
-  const double targets = targets_;
-  optimizer_.set_rate(learning_rate);
+  begun_ = std::make_unique<Begun>();
+  begun_->step = step;
+  begun_->targets = targets_;
+  begun_->learning_rate = learning_rate(config_, step);
+  optimizer_.set_rate(begun_->learning_rate);
   region_.run(model_.loaded_shape(), [this] {
     model_.run_loaded_step();
     backend_.sum(loss_.view(), model_.nats());
     optimizer_.apply(loss_.view());
   });
-  if (step < total_steps(config_) && gradients_.has_targets(step + 1)) load(step + 1);
-  const double loss = gradients_.nats() / targets;
-  const UpdateResult update = optimizer_.result();
-  model_.publish();
-  return {false, loss, update};
+  begun_->found.fetch(backend_, model_.nats(), optimizer_);
+}
+
+// What is loaded while a step runs comes behind it on the device, and what is begun behind that.
+StepOutcome TrainingStep::run_alone(std::int64_t step, bool stop, NextStep next) {
+  if (!begun_ || begun_->step != step) {
+    if (gradients_.agree_to_stop(stop)) return {.stop_requested = true};
+    begin(step);
+  }
+  const std::unique_ptr<Begun> now = std::move(begun_);
+  load_ahead(step + 1);
+  const bool goes_on = next == NextStep::at_once && region_.replayed() && loaded_step_ == step + 1;
+  if (goes_on && !gradients_.agree_to_stop(stop)) {
+    begin(step + 1);
+    load_ahead(step + 2);
+  }
+  now->found.wait();
+  return {false, now->found.nats() / now->targets, now->learning_rate, now->found.update()};
 }
 
 }  // namespace convoy

@@ -69,6 +69,7 @@ class PieceTable {
 class MatmulLibrary;
 class FlashAttention;
 class Staging;
+class Arrivals;
 
 }  // namespace cuda
 
@@ -84,6 +85,7 @@ class CudaBackend final : public Backend {
   void* allocate_zeroed(std::size_t bytes) override;
   void deallocate(void* data, std::size_t bytes) noexcept override;
   void copy(Tensor destination, Tensor source) override;
+  std::unique_ptr<Arrival> copy_behind(Tensor host, Tensor source) override;
   void convert(Tensor destination, Tensor source) override;
   void fill(Tensor destination, double value) override;
   void synchronize() override;
@@ -181,6 +183,7 @@ class CudaBackend final : public Backend {
   bool recording_ = false;
   std::unique_ptr<cuda::Workspace> workspace_;
   std::unique_ptr<cuda::Staging> staging_;
+  std::unique_ptr<cuda::Arrivals> arrivals_;
   std::unique_ptr<cuda::MatmulLibrary> matmul_;
   std::unique_ptr<cuda::FlashAttention> flash_;
   // Of the tensors whose squares were summed last, and of those that were updated last.

@@ -1,4 +1,5 @@
 // Memory, copies, conversions, fills and additions.
+#include "core/cuda/arrivals.h"
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/elements.cuh"
 #include "core/cuda/reductions.cuh"
@@ -175,6 +176,14 @@ void CudaBackend::copy(Tensor destination, Tensor source) {
         static_cast<std::size_t>(source.rows()), cudaMemcpyDefault, stream_));
   }
   if (destination.device() == DeviceKind::cpu || source.device() == DeviceKind::cpu) synchronize();
+}
+
+std::unique_ptr<Arrival> CudaBackend::copy_behind(Tensor host, Tensor source) {
+  CHECK(host.device() == DeviceKind::cpu && source.device() == DeviceKind::cuda &&
+            host.contiguous() && source.contiguous() && host.bytes() == source.bytes(),
+        source.describe(), " behind the host into ", host.describe());
+  refuse_while_recording("values travel between host and device");
+  return arrivals_->start(host.data(), source.data(), source.bytes());
 }
 
 void CudaBackend::convert(Tensor destination, Tensor source) {
