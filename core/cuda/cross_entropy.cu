@@ -8,6 +8,7 @@
 
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/elements.cuh"
+#include "core/cuda/kernel_scalar.cuh"
 #include "core/cuda/reductions.cuh"
 #include "core/cuda/shared_memory.cuh"
 
@@ -61,7 +62,7 @@ template <class T, int V, int Held>
 __global__ void __launch_bounds__(kMostThreads, 2)
     cross_entropy_kernel(double* losses, Rows<Wide<T>> statistics, Rows<T> logits,
                          const std::int32_t* targets, std::int64_t rows, int columns,
-                         int packs_of_block, Wide<T> scale) {
+                         int packs_of_block, KernelScalar<Wide<T>> scale_now) {
 #if __CUDA_ARCH__ >= 900
   using W = Wide<T>;
   extern __shared__ uint4 slots[];  // [stage, held, thread]
@@ -93,6 +94,7 @@ __global__ void __launch_bounds__(kMostThreads, 2)
 
   for (int ahead = 0; ahead < kRowsAhead; ++ahead) copy_row_ahead(first + ahead * step, ahead);
   if (blocks > 1) cluster.sync();  // all blocks are there to be written to
+  const W scale = scale_now.read();
   int stage = 0, parity = 0;
   for (std::int64_t row = first; row < rows; row += step) {
     copy_row_ahead(row + kRowsAhead * step, (stage + kRowsAhead) % kStages);
@@ -185,7 +187,8 @@ Division divide(std::int64_t columns) {
 // As many clusters as the card holds at once, each for its share of the rows.
 template <class T, int V, int Held>
 void launch(cudaStream_t stream, const Division& division, const Tensor& losses,
-            const Tensor& statistics, const Tensor& logits, const Tensor& targets, double scale) {
+            const Tensor& statistics, const Tensor& logits, const Tensor& targets,
+            const Scalar& scale) {
   const auto kernel = cross_entropy_kernel<T, V, Held>;
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeClusterDimension;
@@ -207,13 +210,13 @@ void launch(cudaStream_t stream, const Division& division, const Tensor& losses,
   CUDA_CHECK(cudaLaunchKernelEx(
       &config, kernel, losses.data<double>(), rows_of<Wide<T>>(statistics), rows_of<T>(logits),
       static_cast<const std::int32_t*>(targets.data<std::int32_t>()), logits.rows(),
-      static_cast<int>(logits.cols()), division.packs_of_block, static_cast<Wide<T>>(scale)));
+      static_cast<int>(logits.cols()), division.packs_of_block, KernelScalar<Wide<T>>(scale)));
 }
 
 // Whether the row fits; f64 is left to the passes apart.
 template <class T>
 bool run(cudaStream_t stream, const Tensor& losses, const Tensor& statistics, const Tensor& logits,
-         const Tensor& targets, double scale) {
+         const Tensor& targets, const Scalar& scale) {
   constexpr int V = kPackBytes / sizeof(T);
   if (!packable(kPackBytes, {logits})) return false;
   const Division division = divide<V>(logits.cols());
@@ -236,7 +239,7 @@ bool has_clusters(int device) {
 }  // namespace cuda
 
 void CudaBackend::cross_entropy(Tensor losses, Tensor statistics, Tensor logits, Tensor targets,
-                                double scale) {
+                                const Scalar& scale) {
   using namespace cuda;
   if (logits.size() == 0) return;
   bool done = false;
