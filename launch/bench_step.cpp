@@ -1,6 +1,7 @@
 #include <array>
 #include <cmath>
 
+#include "core/error.h"
 #include "core/random.h"
 #include "core/recorded_region.h"
 #include "launch/bench.h"
@@ -34,6 +35,9 @@ Batch random_batch(const RunConfig& config, std::uint64_t seed) {
 
 StepMeasurement bench_step(const RunConfig& config, int steps) {
   require_sound_model(config);
+  if (config.train.precision == "bf16" && device_of_run(config) == DeviceKind::cpu) {
+    throw Error("train.precision = \"bf16\" needs a CUDA device; use \"f32\" on a CPU");
+  }
   const auto backend = backend_of_run(config);
   ModelInstance instance(*backend, config.model, dtype_of_run(config), config.train.micro_batch,
                          recompute_blocks_of(config), 0, MasterWeights::yes);
