@@ -126,6 +126,7 @@ class RowPart {
       : call_(call),
         slots_(slots),
         own_slots_(kept_shared_address(slots + threadIdx.x)),
+        scale_(call.scale),
         threads_(static_cast<int>(blockDim.x)),
         thread_(static_cast<int>(threadIdx.x)),
         first_column_(block * call.packs_of_block * V),
@@ -171,7 +172,7 @@ class RowPart {
   __device__ void finish(std::int64_t row, int stage, std::int32_t target,
                          const PartOfSoftmax<W>& whole) const {
     const bool counts = target >= 0;
-    const W factor = call_.scale / whole.sum;
+    const W factor = scale_ / whole.sum;
     const ExponentialBelow<T> exponential(whole.largest);
     const int own_target = counts ? target - first_column_ : -1;
     int with_target = -1;
@@ -193,7 +194,7 @@ class RowPart {
     if (with_target >= 0) {
       const uint4* const pack = slots_ + (stage * Held + with_target) * threads_ + thread_;
       const W logit = widen(reinterpret_cast<const T*>(pack)[own_target % V]);
-      begin[own_target] = narrow<T>(exponential(logit) * factor - call_.scale);
+      begin[own_target] = narrow<T>(exponential(logit) * factor - scale_);
       publish(row, true, whole, logit);
     } else if (!(counts && target < call_.columns) && first_column_ == 0 && thread_ == 0) {
       publish(row, counts, whole, 0);
@@ -225,6 +226,7 @@ class RowPart {
   const LossCall<T>& call_;
   const uint4* slots_;  // [stage, held, thread]
   std::uint32_t own_slots_;
+  W scale_;
   int threads_, thread_, first_column_, packs_;
 };
 
@@ -242,10 +244,10 @@ __global__ void __launch_bounds__(kMostThreads, 2) cross_entropy_kernel(const Lo
   const int block = static_cast<int>(cluster.block_rank());
   const int warps = static_cast<int>(blockDim.x) / kWarp;
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = threadIdx.x % kWarp;
-  const RowPart<T, V, Held> part(call, slots, block);
   const std::int64_t first = blockIdx.x / blocks, step = gridDim.x / blocks;
 
   wait_for_previous();
+  const RowPart<T, V, Held> part(call, slots, block);
   for (int ahead = 0; ahead < Ahead; ++ahead) part.copy(first + ahead * step, ahead);
   if (blocks > 1) cluster.sync();  // all blocks are there to be written to
   int stage = 0, parity = 0;

@@ -1,6 +1,7 @@
 // Embedding. The gradient of a table row is the sum over the rows of dy that held its token; to add
 // them in a fixed order without atomics, rows are sorted by token first (stably, so each token's
 // rows stay in order). Long runs are cut into pieces that are summed side by side.
+#include <algorithm>
 #include <cstdio>
 #include <cub/device/device_radix_sort.cuh>
 
@@ -62,6 +63,19 @@ __global__ void run_starts_kernel(std::int32_t* starts, const std::int32_t* sort
   starts[i] = low;
 }
 
+// A pack that may be wider than what one instruction moves.
+template <class W, int V>
+__device__ inline void store_packs(W* to, const Pack<W, V>& pack) {
+  constexpr int kPart = std::min<int>(V, 16 / sizeof(W));
+#pragma unroll
+  for (int first = 0; first < V; first += kPart) {
+    Pack<W, kPart> part;
+#pragma unroll
+    for (int e = 0; e < kPart; ++e) part.element[e] = pack.element[first + e];
+    store_pack(to + first, part);
+  }
+}
+
 constexpr int kAhead = 8;  // rows loaded before the first of them is added
 
 // Sums each piece (kPiece places of the sorted order, cut where the token changes) and leaves the
@@ -88,8 +102,7 @@ __global__ void sum_pieces_kernel(Wide<T>* sums, Rows<const T> dy, const std::in
 #pragma unroll
       for (int e = 0; e < V; ++e) sum.element[e] += widen(row[k].element[e]);
       if (i + 1 != end && starts[i + 1] != i + 1) continue;
-#pragma unroll
-      for (int e = 0; e < V; ++e) sums[i * columns + j + e] = sum.element[e];
+      store_packs(sums + i * columns + j, sum);
       sum = {};
     }
   }
