@@ -75,7 +75,7 @@ void Head::losses(const Context& context, const BatchView& batch, Tensor losses,
 // Of a chunk: losses are set; the gradient with respect to the logits. Where all classes are here
 // the logits need not be read for their sums and again for their gradient.
 Tensor Head::losses_and_dlogits(const Context& context, Tensor losses, Tensor rows, Tensor targets,
-                                double scale) const {
+                                const Scalar& scale) const {
   if (sharding_.tp.size() == 1) {
     const Tensor values = logits(context, rows);
     const Tensor statistics = context.take_statistics({rows.rows(), 3});
@@ -89,7 +89,7 @@ Tensor Head::losses_and_dlogits(const Context& context, Tensor losses, Tensor ro
 }
 
 void Head::losses_and_gradients(const Context& context, const BatchView& batch, Tensor losses,
-                                Tensor dhidden, Tensor hidden, double scale) const {
+                                Tensor dhidden, Tensor hidden, const Scalar& scale) const {
   const ArenaScope scope(context.arena);
   const LabelledRows labelled(context, batch);
   const Tensor all = labelled.gathered(shards_.complete(context, batch, hidden));

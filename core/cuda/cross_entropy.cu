@@ -11,6 +11,7 @@
 
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/elements.cuh"
+#include "core/cuda/kernel_scalar.cuh"
 #include "core/cuda/launch.cuh"
 #include "core/cuda/reductions.cuh"
 #include "core/cuda/shared_memory.cuh"
@@ -113,7 +114,7 @@ struct LossCall {
   const std::int32_t* targets;
   std::int64_t rows;
   int columns, packs_of_block;
-  Wide<T> scale;
+  KernelScalar<Wide<T>> scale;
 };
 
 // A thread's part of the rows of its cluster.
@@ -126,7 +127,7 @@ class RowPart {
       : call_(call),
         slots_(slots),
         own_slots_(kept_shared_address(slots + threadIdx.x)),
-        scale_(call.scale),
+        scale_(call.scale.read()),
         threads_(static_cast<int>(blockDim.x)),
         thread_(static_cast<int>(threadIdx.x)),
         first_column_(block * call.packs_of_block * V),
@@ -322,7 +323,7 @@ void launch(cudaStream_t stream, const Division& division, const LossCall<T>& ca
 // Whether the row fits; f64 is left to the passes apart.
 template <class T>
 bool run(cudaStream_t stream, const Tensor& losses, const Tensor& statistics, const Tensor& logits,
-         const Tensor& targets, double scale) {
+         const Tensor& targets, const Scalar& scale) {
   constexpr int V = kPackBytes / sizeof(T);
   if (!packable(kPackBytes, {logits})) return false;
   const Division division = divide<V>(logits.cols());
@@ -330,7 +331,7 @@ bool run(cudaStream_t stream, const Tensor& losses, const Tensor& statistics, co
   const LossCall<T> call{losses.data<double>(),   rows_of<Wide<T>>(statistics),
                          rows_of<T>(logits),      targets.data<std::int32_t>(),
                          logits.rows(),           static_cast<int>(logits.cols()),
-                         division.packs_of_block, static_cast<Wide<T>>(scale)};
+                         division.packs_of_block, KernelScalar<Wide<T>>(scale)};
   static const char* const variant = std::getenv("CONVOY_LOSS");
   if (variant != nullptr && *variant == '2') {
     division.held == 2 ? launch<T, V, 2, 2>(stream, division, call)
@@ -352,7 +353,7 @@ bool has_clusters(int device) {
 }  // namespace cuda
 
 void CudaBackend::cross_entropy(Tensor losses, Tensor statistics, Tensor logits, Tensor targets,
-                                double scale) {
+                                const Scalar& scale) {
   using namespace cuda;
   if (logits.size() == 0) return;
   bool done = false;

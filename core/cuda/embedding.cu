@@ -23,7 +23,6 @@ template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     gather_kernel(Rows<T> y, Rows<const T> table, const std::int32_t* tokens, TableRange range,
                   std::int64_t table_rows, std::uint32_t packs, std::uint32_t row_packs) {
-  wait_for_previous();
   const std::uint32_t index = blockIdx.x * std::uint32_t{kThreads} + threadIdx.x;
   if (index >= packs) return;
   const std::int64_t row = index / row_packs, j = index % row_packs * std::int64_t{V};
@@ -152,10 +151,9 @@ void CudaBackend::embedding_forward(Tensor y, Tensor table, Tensor tokens,
     const auto run = [&]<int V>() {
       const std::int64_t row_packs = y.cols() / V, packs = y.rows() * row_packs;
       CHECK(packs < std::int64_t{1} << 31, "embedding of ", y.rows(), " x ", y.cols());
-      launch_overlapped(
-          gather_kernel<T, V>, static_cast<unsigned>(ceil_div<std::int64_t>(packs, kThreads)),
-          kThreads, 0, stream_, rows_of<T>(y), read_rows<T>(table),
-          static_cast<const std::int32_t*>(tokens.data<std::int32_t>()), known, table.rows(),
+      gather_kernel<T, V><<<static_cast<unsigned>(ceil_div<std::int64_t>(packs, kThreads)),
+                            kThreads, 0, stream_>>>(
+          rows_of<T>(y), read_rows<T>(table), tokens.data<std::int32_t>(), known, table.rows(),
           static_cast<std::uint32_t>(packs), static_cast<std::uint32_t>(row_packs));
     };
     packable(16, {y, table}) ? run.template operator()<16 / sizeof(T)>()

@@ -1,6 +1,7 @@
 // SwiGLU and the softmax cross-entropy.
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/elements.cuh"
+#include "core/cuda/kernel_scalar.cuh"
 #include "core/cuda/launch.cuh"
 #include "core/cuda/reductions.cuh"
 
@@ -118,7 +119,7 @@ __global__ void losses_kernel(double* losses, Rows<const W> statistics, const st
 template <class T, int V>
 __global__ void loss_backward_kernel(Rows<T> logits, Rows<const Wide<T>> statistics,
                                      const std::int32_t* targets, std::int64_t packs,
-                                     std::int64_t first_class, Wide<T> scale) {
+                                     std::int64_t first_class, KernelScalar<Wide<T>> scale_now) {
   using W = Wide<T>;
   const std::int64_t i = blockIdx.x;
   const std::int64_t j = blockIdx.y * std::int64_t{kThreads} + threadIdx.x;
@@ -126,6 +127,7 @@ __global__ void loss_backward_kernel(Rows<T> logits, Rows<const Wide<T>> statist
   T* place = logits.row(i) + j * V;
   Pack<T, V> pack = load_pack<V>(static_cast<const T*>(place));
   const bool counts = targets[i] >= 0;
+  const W scale = scale_now.read();
   const W shift = statistics.row(i)[0];
   const W factor = counts ? scale / statistics.row(i)[1] : W(0);
   const std::int64_t own = counts ? targets[i] - first_class - j * V : -1;
@@ -216,7 +218,7 @@ void CudaBackend::cross_entropy_losses(Tensor losses, Tensor statistics, Tensor 
 }
 
 void CudaBackend::cross_entropy_backward(Tensor logits, Tensor statistics, Tensor targets,
-                                         std::int64_t first_class, double scale) {
+                                         std::int64_t first_class, const Scalar& scale) {
   using namespace cuda;
   if (logits.size() == 0) return;
   dispatch_packs({logits}, [&]<class T, int V>() {
@@ -224,7 +226,7 @@ void CudaBackend::cross_entropy_backward(Tensor logits, Tensor statistics, Tenso
                     static_cast<unsigned>(ceil_div<std::int64_t>(logits.cols() / V, kThreads)));
     loss_backward_kernel<T, V><<<grid, kThreads, 0, stream_>>>(
         rows_of<T>(logits), read_rows<Wide<T>>(statistics), targets.data<std::int32_t>(),
-        logits.cols() / V, first_class, static_cast<Wide<T>>(scale));
+        logits.cols() / V, first_class, KernelScalar<Wide<T>>(scale));
   });
   check_launch();
 }
