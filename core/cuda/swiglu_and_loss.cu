@@ -2,6 +2,7 @@
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/elements.cuh"
 #include "core/cuda/kernel_scalar.cuh"
+#include "core/cuda/launch.cuh"
 #include "core/cuda/reductions.cuh"
 
 namespace convoy {
@@ -13,6 +14,7 @@ constexpr int kThreads = 128;
 template <class T, int V>
 __global__ void swiglu_kernel(Rows<T> y, Rows<const T> gate, Rows<const T> up, std::int64_t rows,
                               std::int64_t packs) {
+  wait_for_previous();
   for (std::int64_t i = blockIdx.y; i < rows; i += gridDim.y) {
     const std::int64_t j = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
     if (j >= packs) return;
@@ -32,6 +34,7 @@ __global__ void swiglu_backward_kernel(Rows<T> dgate, Rows<T> dup, Rows<const T>
                                        Rows<const T> gate, Rows<const T> up, std::int64_t rows,
                                        std::int64_t packs) {
   using W = Wide<T>;
+  wait_for_previous();
   for (std::int64_t i = blockIdx.y; i < rows; i += gridDim.y) {
     const std::int64_t j = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
     if (j >= packs) return;
@@ -157,8 +160,8 @@ void CudaBackend::swiglu_forward(Tensor y, Tensor gate, Tensor up) {
   using namespace cuda;
   if (y.size() == 0) return;
   dispatch_packs({y, gate, up}, [&]<class T, int V>() {
-    swiglu_kernel<T, V><<<grid_of(y.cols() / V, y.rows()), kThreads, 0, stream_>>>(
-        rows_of<T>(y), read_rows<T>(gate), read_rows<T>(up), y.rows(), y.cols() / V);
+    launch_overlapped(swiglu_kernel<T, V>, grid_of(y.cols() / V, y.rows()), kThreads, 0, stream_,
+                      rows_of<T>(y), read_rows<T>(gate), read_rows<T>(up), y.rows(), y.cols() / V);
   });
   check_launch();
 }
@@ -167,9 +170,9 @@ void CudaBackend::swiglu_backward(Tensor dgate, Tensor dup, Tensor dy, Tensor ga
   using namespace cuda;
   if (dy.size() == 0) return;
   dispatch_packs({dy, dgate, dup, gate, up}, [&]<class T, int V>() {
-    swiglu_backward_kernel<T, V><<<grid_of(dy.cols() / V, dy.rows()), kThreads, 0, stream_>>>(
-        rows_of<T>(dgate), rows_of<T>(dup), read_rows<T>(dy), read_rows<T>(gate), read_rows<T>(up),
-        dy.rows(), dy.cols() / V);
+    launch_overlapped(swiglu_backward_kernel<T, V>, grid_of(dy.cols() / V, dy.rows()), kThreads, 0,
+                      stream_, rows_of<T>(dgate), rows_of<T>(dup), read_rows<T>(dy),
+                      read_rows<T>(gate), read_rows<T>(up), dy.rows(), dy.cols() / V);
   });
   check_launch();
 }
