@@ -1,10 +1,9 @@
 // Backward of low-rank convolutions, and of head-wise ones of 4 taps in groups of 8, 16 or 32
-// channels, in one pass over x and dy. Sums over channel blocks (dz of low-rank ones) and over chunks
-// of rows (du, ds) go through device memory and are added in order.
-#include "core/cuda/conv_mma_backward.cuh"
-
+// channels, in one pass over x and dy. Sums over channel blocks (dz of low-rank ones) and over
+// chunks of rows (du, ds) go through device memory and are added in order.
 #include <cstdlib>
 
+#include "core/cuda/conv_mma_backward.cuh"
 #include "core/cuda/partial_sums.cuh"
 
 namespace convoy::cuda {
@@ -90,7 +89,8 @@ __global__ void __launch_bounds__(32 * Warps, kSmWarps / Warps)
     finish_dz(tiles - 1);
   }
   if (Weight) {
-    const std::int64_t count = (Headwise ? 1 : 1 + call.rank) * call.width * std::int64_t{call.channels};
+    const std::int64_t count =
+        (Headwise ? 1 : 1 + call.rank) * call.width * std::int64_t{call.channels};
     store_weights(to.weight_partial + blockIdx.y * count, sums, call, channel0);
   }
 }
@@ -164,9 +164,11 @@ void backward(const ConvCall& call, const ConvGradients& g, const Tensor& dy, co
                        512);
   auto* dz = call.workspace.take<float>(dz_count);
   auto* weights = call.workspace.take<float>(grid.y * weight_count);
-  const BackwardTargets to{rows_of<bf16>(g.dx), rows_of<bf16>(g.dgenerated), dz, weights, std::getenv("CONV_TURNS") ? static_cast<unsigned>(std::atoi(std::getenv("CONV_TURNS"))) : 1u};
-  launch_overlapped(kernel_for<Headwise, Warps>(wants), grid, Sizes::kThreads, Sizes::kBytes, call.stream, to,
-                    c);
+  const BackwardTargets to{
+      rows_of<bf16>(g.dx), rows_of<bf16>(g.dgenerated), dz, weights,
+      std::getenv("CONV_TURNS") ? static_cast<unsigned>(std::atoi(std::getenv("CONV_TURNS"))) : 1u};
+  launch_overlapped(kernel_for<Headwise, Warps>(wants), grid, Sizes::kThreads, Sizes::kBytes,
+                    call.stream, to, c);
   const ConvWeightSums<float> weight_sums{weight ? data_of<float>(g.ds) : nullptr,
                                           weight && !Headwise ? data_of<float>(g.du) : nullptr,
                                           weights,
@@ -174,7 +176,8 @@ void backward(const ConvCall& call, const ConvGradients& g, const Tensor& dy, co
                                           weight_count,
                                           grid.y};
   const unsigned weight_blocks = weight_sums.blocks<kSumColumns>();
-  const auto dz_blocks = static_cast<unsigned>(ranks ? ceil_div<std::int64_t>(tiles, kSumTiles) : 0);
+  const auto dz_blocks =
+      static_cast<unsigned>(ranks ? ceil_div<std::int64_t>(tiles, kSumTiles) : 0);
   if (weight_blocks + dz_blocks == 0) return;
   launch_overlapped(add_partials_kernel, weight_blocks + dz_blocks, dim3(kSumLanes, kSumSlices), 0,
                     call.stream, weight_sums, weight_blocks,
@@ -192,7 +195,8 @@ bool mma_conv_backward(const ConvCall& call, const ConvGradients& g, Tensor dy, 
     backward<true, kSmWarps / 2>(call, g, dy, x, wants);
     return true;
   }
-  // Wide blocks, which halve the partial sums of dz, unless that leaves half of one without channels.
+  // Wide blocks, which halve the partial sums of dz, unless that leaves half of one without
+  // channels.
   constexpr int kNarrow = BackwardBlock<kSmWarps / 2, false>::kChannels;
   if (ceil_div<std::int64_t>(x.cols(), kNarrow) % 2 == 0 && !std::getenv("CONV_NARROW")) {
     backward<false, kSmWarps>(call, g, dy, x, wants);

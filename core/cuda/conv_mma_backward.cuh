@@ -1,5 +1,5 @@
-// The parts of the backward pass of convolutions on the matrix units, each of a tile of 32 tokens and
-// a warp's 32 channels: dx from filters made again, and from the products p_w[t, d] = dy[t, d]
+// The parts of the backward pass of convolutions on the matrix units, each of a tile of 32 tokens
+// and a warp's 32 channels: dx from filters made again, and from the products p_w[t, d] = dy[t, d]
 // x[t - w, d], rounded to bf16,
 //
 //   low-rank    dz^T = sum_w u_w p_w^T           du_w^T = p_w^T z    ds_w^T = p_w^T 1
@@ -14,7 +14,7 @@
 
 namespace convoy::cuda::mma_conv {
 
-constexpr int kBackwardSets = 2;  // of 16 channels, of a warp
+constexpr int kBackwardSets = 2;           // of 16 channels, of a warp
 constexpr int kDzTile = kTokens * kRanks;  // values of low-rank dz
 
 // Low-rank, shared memory also holds u and, of two tiles by turns, what each warp adds to dz.
@@ -87,7 +87,8 @@ class StraightRows {
   struct Set {
     Pair x[4][4], dy[2][4];  // of matrices i and i + 1: 8 channels each, and the 8 after them
 
-    // p_w of tokens i and i + 1 of each four. far: how many rows back a lane's four tokens may look.
+    // p_w of tokens i and i + 1 of each four. far: how many rows back a lane's four tokens may
+    // look.
     template <bool Whole>
     __device__ void multiply(Pair (&p)[4], int i, int w, const int (&far)[4]) const {
 #pragma unroll
@@ -156,9 +157,9 @@ template <class Sizes>
 class RanksPart {
  public:
   __device__ RanksPart()
-      : filters_(
-            (threadIdx.x % 32 / 16 * 8 + threadIdx.x % 8) * Sizes::kPitch +
-            ((threadIdx.x / 32 * 32 * Sizes::kSets + threadIdx.x / 8 % 2 * 16) ^ threadIdx.x % 8 * 16)),
+      : filters_((threadIdx.x % 32 / 16 * 8 + threadIdx.x % 8) * Sizes::kPitch +
+                 ((threadIdx.x / 32 * 32 * Sizes::kSets + threadIdx.x / 8 % 2 * 16) ^
+                  threadIdx.x % 8 * 16)),
         sums_((threadIdx.x / 32 * kDzTile + threadIdx.x % 32 * 4) * 4) {}
 
   // Leaves it as [pair of matrices, half of the ranks, lane, 4], the lanes' accumulators: rows are
