@@ -31,8 +31,8 @@ struct Input {
 struct InputsCall {
   Input input[kMostInputs];
   int count, head_width;
-  float epsilon;
-  const double* frequency;  // turns a position, [head_width / 2]
+  float inverse_width, epsilon;  // 1 / head_width
+  const double* frequency;       // turns a position, [head_width / 2]
   const std::int32_t* positions;
   std::int64_t rows, chunk_rows;
 
@@ -53,12 +53,11 @@ class InputPart {
         input_(input),
         channel0_(channel0),
         lane_(call.head_width, call.block_channels()),
+        head_((channel0 + lane_.lower) / call.head_width),
         constants_(lane_, call.frequency, input.norm),
         ranks_(LaneFilters<false>::z_byte(input.conv, channel0, 16)),
         lower_(input.conv, channel0, lane_.lower, lane_.inside, taps(memory, 0)),
-        upper_(input.conv, channel0, lane_.upper(), lane_.inside, taps(memory, 1)),
-        dlower_(lane_.lower),
-        dupper_(lane_.upper()) {}
+        upper_(input.conv, channel0, lane_.upper(), lane_.inside, taps(memory, 1)) {}
 
   // Whole: all rows of the tile exist, and no tap meets a document's start. first: its first row.
   template <bool Whole>
@@ -107,7 +106,6 @@ class InputPart {
     return memory + Memory::kStatic +
            (part * kHeadWarps + warp) * LanePair<Memory::kPitch>::kStaticBytes;
   }
-  __device__ int head() const { return (channel0_ + lane_.lower) / call_.head_width; }
   __device__ bool has_token(int first) const {
     return lane_.inside && channel0_ + lane_.lower < input_.conv.channels &&
            first + summed_token() < static_cast<int>(call_.rows);
@@ -121,9 +119,9 @@ class InputPart {
                 upper[i][1] * upper[i][1];
     }
     const float squares = sum_over_heads(sums, memory + Memory::kHeadSums, call_.head_width);
-    const float rstd = 1.0f / sqrtf(squares / static_cast<float>(call_.head_width) + call_.epsilon);
+    const float rstd = rsqrtf(squares * call_.inverse_width + call_.epsilon);
     if (has_token(first) && lane_.pair / 16 == 0) {
-      input_.rstd.row(first + summed_token())[head()] = rstd;
+      input_.rstd.row(first + summed_token())[head_] = rstd;
     }
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
@@ -141,12 +139,12 @@ class InputPart {
   __device__ void backward(Values& lower, Values& upper, std::uint32_t memory, unsigned tile,
                            int first) {
     Values dlower, dupper;
-    load_gradient(dlower, dlower_, memory, tile);
-    load_gradient(dupper, dupper_, memory, tile);
+    load_gradient(dlower, lane_.lower, memory, tile);
+    load_gradient(dupper, lane_.upper(), memory, tile);
     if (input_.rotates) {
       constants_.template rotate<true>(dlower, dupper, memory + Memory::kPositions, tile);
     }
-    const float rstd = has_token(first) ? input_.rstd.row(first + summed_token())[head()] : 0.0f;
+    const float rstd = has_token(first) ? input_.rstd.row(first + summed_token())[head_] : 0.0f;
     float sums[kOwn];
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
@@ -155,8 +153,8 @@ class InputPart {
       add_products(sums[i], lower[i], dlower[i], own, 0);
       add_products(sums[i], upper[i], dupper[i], own, 1);
     }
-    const float mean = sum_over_heads(sums, memory + Memory::kHeadSums, call_.head_width) /
-                       static_cast<float>(call_.head_width);
+    const float mean =
+        sum_over_heads(sums, memory + Memory::kHeadSums, call_.head_width) * call_.inverse_width;
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
       const float own = of_token(rstd, i), of_own = of_token(mean, i);
@@ -167,10 +165,10 @@ class InputPart {
       }
     }
   }
-  static __device__ void load_gradient(Values& to, const LaneColumn<1, Memory::kPitch, 0>& column,
-                                       std::uint32_t memory, unsigned tile) {
+  static __device__ void load_gradient(Values& to, int channel, std::uint32_t memory,
+                                       unsigned tile) {
     Pairs<1> pairs[kOwn];
-    column.load(pairs, memory + Memory::kRowsBytes, tile);
+    LaneColumn<1, Memory::kPitch, 0>(channel).load(pairs, memory + Memory::kRowsBytes, tile);
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
       to[i][0] = low_of(pairs[i].set[0]), to[i][1] = high_of(pairs[i].set[0]);
@@ -199,10 +197,10 @@ class InputPart {
   const Input& input_;
   int channel0_;
   HeadLane lane_;
+  int head_;
   HeadConstants constants_;
   LaneRanks<Memory::kZPitch> ranks_;
   LanePair<Memory::kPitch> lower_, upper_;
-  LaneColumn<1, Memory::kPitch, 0> dlower_, dupper_;  // backward
   float dnorm_[2][2] = {};
 };
 
@@ -246,14 +244,18 @@ ConvCall convolution(const AttentionInput& in, const HeadsShape& shape, cudaStre
   return {stream, workspace, in.filters, in.conv, shape.rows};
 }
 
+bool takes_one(const ConvCall& call, std::initializer_list<Tensor> tensors) {
+  return call.shape.kind == FilterKind::lowrank && takes(call, tensors) &&
+         has_whole_packs(call, tensors);
+}
+
 bool takes_all(std::span<const AttentionInput> inputs, const HeadsShape& shape, cudaStream_t stream,
                Workspace& workspace) {
   const std::int64_t width = shape.head_width;
   bool all = !inputs.empty() && inputs.size() <= kMostInputs && inputs[0].x.size() > 0 &&
              width % 32 == 0 && width <= 2 * kHalfChannels && shape.rows.part == ConvPart::all;
   for (const AttentionInput& in : inputs) {
-    all = all && in.conv.kind == FilterKind::lowrank &&
-          takes(convolution(in, shape, stream, workspace), {in.x, in.y});
+    all = all && takes_one(convolution(in, shape, stream, workspace), {in.x, in.y});
   }
   return all;
 }
@@ -263,6 +265,7 @@ class InputsLaunch {
  public:
   InputsLaunch(const HeadsShape& shape, const double* frequency) {
     call_.head_width = static_cast<int>(shape.head_width);
+    call_.inverse_width = 1.0f / static_cast<float>(call_.head_width);
     call_.epsilon = static_cast<float>(shape.norm_epsilon);
     call_.frequency = frequency;
     call_.positions = shape.positions.data<std::int32_t>();
@@ -331,8 +334,8 @@ void CudaBackend::attention_inputs_backward(std::span<const AttentionInputGradie
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (inputs[i].norm_weight.empty()) continue;
     normed = true;
-    one_pass = one_pass && takes(convolution(inputs[i], shape, stream_, *workspace_),
-                                 {inputs[i].x, gradients[i].dy, gradients[i].dconvolved});
+    one_pass = one_pass && takes_one(convolution(inputs[i], shape, stream_, *workspace_),
+                                     {inputs[i].x, gradients[i].dy, gradients[i].dconvolved});
   }
   if (!one_pass || !normed) {
     for (const AttentionInput& in : inputs) {

@@ -19,6 +19,7 @@ constexpr int kHalfChannels = 16 * kHeadWarps;  // lower ones of a block, as man
 template <bool Backward>
 struct HeadBlock : Block<kHeadWarps, 2, false, Backward> {
   using Base = Block<kHeadWarps, 2, false, Backward>;
+  static constexpr bool kWholePacks = true;
   static constexpr int kPositions = Base::kRingBytes;
   static constexpr int kHeadSums = kPositions + kRing * 4;
   static constexpr int kStatic = kHeadSums + kHeadWarps * kTokens * 4;
@@ -131,7 +132,9 @@ __device__ inline float sum_over_heads(float (&sum)[kOwn], std::uint32_t memory,
   __syncthreads();
   const int head_warps = head_width / 32, first = warp / head_warps * head_warps;
   float total = 0;
-  for (int w = first; w < first + head_warps && w < kHeadWarps; ++w) {
+#pragma unroll
+  for (int w = 0; w < kHeadWarps; ++w) {
+    if (w < first || w >= first + head_warps) continue;
     total += __int_as_float(load_shared4(memory + (w * kTokens + token) * 4));
   }
   return total;

@@ -51,6 +51,7 @@ struct MmaConvCall {
 template <int Warps, int Sets, bool Headwise, bool Backward>
 struct Block {
   static constexpr bool kHeadwise = Headwise;
+  static constexpr bool kWholePacks = false;  // promised: rows and z move in packs of 16 bytes
   static constexpr int kThreads = 32 * Warps, kLoaders = kThreads;
   static constexpr int kChannels = 16 * Sets * Warps;
   static constexpr int kPitch = std::bit_ceil(2u * kChannels);  // of a row of the ring
@@ -300,7 +301,7 @@ class RowLoader {
     }
   }
   __device__ void copy_pack(std::uint32_t to, const bf16* from, bool there) const {
-    if (call_.whole_packs) {
+    if (Sizes::kWholePacks || call_.whole_packs) {
       copy_ahead(to, from, there);
     } else {
       copy_ahead<8>(to, from, there);
@@ -318,7 +319,8 @@ class RowLoader {
   // The block's columns of z, in pieces of 1 << z_shift.
   __device__ void copy_ranks() const {
     constexpr int kOthers = Sizes::kLoaders - kTokens;
-    const int shift = call_.z_shift, columns = call_.z_columns;
+    const int shift = Sizes::kWholePacks ? 3 : call_.z_shift;
+    const int columns = Sizes::kWholePacks ? std::countr_zero(unsigned{kRanks}) : call_.z_columns;
 #pragma unroll 1
     for (unsigned i = thread(); i < kTokens << columns >> shift; i += kOthers) {
       const unsigned row = i << shift >> columns, column = (i << shift) & ((1u << columns) - 1);
@@ -404,6 +406,11 @@ inline bool takes(const ConvCall& call, std::initializer_list<Tensor> tensors) {
 inline std::int64_t chunk_rows(std::int64_t rows, std::int64_t chunks) {
   const std::int64_t even = ceil_div(rows, std::max<std::int64_t>(1, chunks));
   return ceil_div<std::int64_t>(even, kTokens) * kTokens;
+}
+
+// Whether whole packs may be promised of such a call.
+inline bool has_whole_packs(const ConvCall& call, std::initializer_list<Tensor> tensors) {
+  return packable(16, tensors) && packable(16, {call.filters.generated});
 }
 
 // A call whose rows are cut for `blocks` blocks in all: by the shape alone, so that bits are too.

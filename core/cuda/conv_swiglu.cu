@@ -23,7 +23,7 @@ struct SwigluCall {
 // Gate's ring and up's, each filled by half of the block, behind up's dy, and static taps of both.
 template <bool Backward>
 struct Memory : Block<kWarps, 1, false, false> {
-  using Ring = Block<kWarps, 1, false, false>;
+  static constexpr bool kWholePacks = true;
   static constexpr int kLoaders = kThreads / 2;
   static constexpr int kUp = kRingBytes;
   static constexpr int kDy = kRingBytes;  // from up's ring on
@@ -150,7 +150,8 @@ bool takes_both(const ConvCall& gate, const ConvCall& up, std::initializer_list<
   const auto lowrank = [](const ConvShape& s) { return s.kind == FilterKind::lowrank; };
   return up_x.size() > 0 && lowrank(gate.shape) && lowrank(up.shape) &&
          gate.shape.width == up.shape.width && gate.rows.part == ConvPart::all &&
-         takes(gate, of_gate) && takes(up, {up_x});
+         takes(gate, of_gate) && takes(up, {up_x}) && has_whole_packs(gate, of_gate) &&
+         has_whole_packs(up, {up_x});
 }
 
 template <bool Backward>
