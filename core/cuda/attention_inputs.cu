@@ -5,6 +5,8 @@
 // Backward, q and k with a norm: RoPE and the norm back in one pass, which makes the convolution's
 // output again instead of reading it (as many bytes, and the forward pass need not write it); the
 // convolutions' own backward passes follow. Where there is no norm, RoPE back is a pass in place.
+#include <cstdlib>
+
 #include "core/cuda/conv_mma_heads.cuh"
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/partial_sums.cuh"
@@ -16,7 +18,11 @@ namespace {
 using namespace mma_conv;
 
 constexpr int kMostInputs = 3;
-constexpr int kResident = 3;  // blocks an SM
+int variant() {
+  static const char* value = std::getenv("CONVOY_FUSED_VARIANT");
+  return value == nullptr ? 0 : std::atoi(value);
+}
+int resident(bool backward) { return backward ? (variant() & 1 ? 2 : 3) : (variant() & 1 ? 3 : 4); }
 
 struct Input {
   MmaConvCall conv;
@@ -188,7 +194,7 @@ class InputPart {
   template <bool Whole>
   __device__ void store(const Values& v, int channel, int first) const {
     if (!lane_.inside) return;
-    const LaneStore<1> to(input_.y, input_.conv, channel0_ + channel, first);
+    const LaneStore<1> to(input_.y, input_.conv, channel0_, first, channel);
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) to.template store<Whole>(i, {{pack_pair(v[i][0], v[i][1])}});
   }
@@ -204,8 +210,8 @@ class InputPart {
   float dnorm_[2][2] = {};
 };
 
-template <bool Backward>
-__global__ void __launch_bounds__(kHeadThreads, kResident)
+template <bool Backward, int Resident>
+__global__ void __launch_bounds__(kHeadThreads, Resident)
     inputs_kernel(const __grid_constant__ InputsCall call) {
   using Memory = HeadBlock<Backward>;
   extern __shared__ __align__(1024) char bytes[];
@@ -263,7 +269,8 @@ bool takes_all(std::span<const AttentionInput> inputs, const HeadsShape& shape, 
 // A call for the inputs that `add` gives to it, one by one.
 class InputsLaunch {
  public:
-  InputsLaunch(const HeadsShape& shape, const double* frequency) {
+  InputsLaunch(const HeadsShape& shape, const double* frequency, bool backward)
+      : blocks_all_(132 * resident(backward)) {
     call_.head_width = static_cast<int>(shape.head_width);
     call_.inverse_width = 1.0f / static_cast<float>(call_.head_width);
     call_.epsilon = static_cast<float>(shape.norm_epsilon);
@@ -275,7 +282,7 @@ class InputsLaunch {
   Input& add(const AttentionInput& in, const ConvCall& conv, const Tensor& to, const Tensor& dy) {
     Input& input = call_.input[call_.count++];
     input = {};
-    input.conv = describe(conv, in.x, dy, call_.block_channels(), 132 * kResident);
+    input.conv = describe(conv, in.x, dy, call_.block_channels(), blocks_all_);
     input.y = rows_of<bf16>(to);
     input.rstd = rows_of<float>(in.rstd);
     input.norm = in.norm_weight.empty() ? nullptr : data_of<bf16>(in.norm_weight);
@@ -284,7 +291,7 @@ class InputsLaunch {
     input.blocks = ceil_div(input.conv.channels, call_.block_channels());
     blocks_ += input.blocks;
     call_.rows = in.x.rows();
-    call_.chunk_rows = chunk_rows(call_.rows, 132 * kResident / blocks_);
+    call_.chunk_rows = chunk_rows(call_.rows, blocks_all_ / blocks_);
     return input;
   }
   std::int64_t chunks() const { return ceil_div(call_.rows, call_.chunk_rows); }
@@ -298,13 +305,14 @@ class InputsLaunch {
   template <bool Backward>
   void run(cudaStream_t stream) const {
     const dim3 grid(static_cast<unsigned>(blocks_), static_cast<unsigned>(chunks()));
-    launch_overlapped(inputs_kernel<Backward>, grid, kHeadThreads, HeadBlock<Backward>::kBytes,
-                      stream, call_);
+    const auto kernel = resident(Backward) == (Backward ? 2 : 3) ? inputs_kernel < Backward,
+               Backward ? 2 : 3 > : inputs_kernel < Backward, Backward ? 3 : 4 > ;
+    launch_overlapped(kernel, grid, kHeadThreads, HeadBlock<Backward>::kBytes, stream, call_);
   }
 
  private:
   InputsCall call_{};
-  int blocks_ = 0;
+  int blocks_all_, blocks_ = 0;
 };
 
 }  // namespace
@@ -316,7 +324,7 @@ void CudaBackend::attention_inputs_forward(std::span<const AttentionInput> input
   if (!takes_all(inputs, shape, stream_, *workspace_)) {
     return Backend::attention_inputs_forward(inputs, shape);
   }
-  InputsLaunch launch(shape, rope_frequencies(shape.head_width, shape.rope_theta));
+  InputsLaunch launch(shape, rope_frequencies(shape.head_width, shape.rope_theta), false);
   for (const AttentionInput& in : inputs) {
     launch.add(in, convolution(in, shape, stream_, *workspace_), in.y, {});
   }
@@ -345,7 +353,7 @@ void CudaBackend::attention_inputs_backward(std::span<const AttentionInputGradie
     return Backend::attention_inputs_backward(gradients, inputs, shape);
   }
 
-  InputsLaunch launch(shape, rope_frequencies(shape.head_width, shape.rope_theta));
+  InputsLaunch launch(shape, rope_frequencies(shape.head_width, shape.rope_theta), true);
   Tensor dnorm_weights[kMostInputs];
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (inputs[i].norm_weight.empty()) continue;

@@ -295,8 +295,7 @@ __global__ void __launch_bounds__(32 * Warps, BackwardBlock<Warps>::kSmWarps / W
   for (unsigned tile = 0; tile < tiles; ++tile) {
     const bool whole = loader.arrive(tile);
     if (Input && tile > 0) finish_dz(tile - 1);
-    const LaneStore<1> dx(to.dx, call, channel0 + lane_channel<1>(),
-                          static_cast<int>(first + tile * kTokens));
+    const LaneStore<1> dx(to.dx, call, channel0, static_cast<int>(first + tile * kTokens));
     // The parts meet as a warp, so that the compiler does not mix them and run out of registers.
     LaneReach reach;
     if (whole) {

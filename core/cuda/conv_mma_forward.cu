@@ -88,8 +88,7 @@ __global__ void __launch_bounds__(32 * kWarps, kResident)
   const Part part(call, channel0);
   for (unsigned tile = 0; first + tile * kTokens < end; ++tile) {
     const bool whole = loader.arrive(tile);
-    const LaneStore<kSets> to(y, call, channel0 + lane_channel<kSets>(),
-                              static_cast<int>(first + tile * kTokens));
+    const LaneStore<kSets> to(y, call, channel0, static_cast<int>(first + tile * kTokens));
     if (whole) {
       part.template run<true>(to, memory, tile);
     } else {

@@ -352,17 +352,19 @@ class RowLoader {
   const bf16* z_;
 };
 
-// Where a lane stores its channels of its tokens of a tile, whose first row is `first`; `channel`
-// is the first of its channels.
+// Where a lane stores its channels of its tokens of a tile, whose first row is `first`. The first
+// of its channels is `channel` of the block, whose first one is channel0.
 template <int Sets>
 class LaneStore {
  public:
-  __device__ LaneStore(const Rows<bf16>& to, const MmaConvCall& call, int channel, int first)
+  __device__ LaneStore(const Rows<bf16>& to, const MmaConvCall& call, int channel0, int first,
+                       int channel = lane_channel<Sets>())
       : stride_(static_cast<unsigned>(to.stride) * sizeof(bf16)),
         left_(static_cast<int>(call.rows) - first - lane_token()),
-        inside_(channel < call.channels),
-        to_(reinterpret_cast<char*>(to.data) + (std::int64_t{first + lane_token()} * stride_ +
-                                                channel * static_cast<int>(sizeof(bf16)))) {}
+        inside_(channel0 + channel < call.channels),
+        to_(reinterpret_cast<char*>(to.data) +
+            (std::int64_t{first + lane_token()} * stride_ +
+             (channel0 + channel) * static_cast<int>(sizeof(bf16)))) {}
 
   // Whole: all of the tile's rows exist.
   template <bool Whole>

@@ -2,6 +2,8 @@
 // have a ring each, and a lane convolves the same two channels of both (conv_mma_rows.cuh), so that
 // they meet in its registers. Neither is stored: the backward pass makes them again from what was
 // convolved, which takes as many bytes as reading them.
+#include <cstdlib>
+
 #include "core/cuda/conv_mma_filters.cuh"
 #include "core/cuda/cuda_backend.h"
 
@@ -11,8 +13,12 @@ namespace {
 
 using namespace mma_conv;
 
-constexpr int kWarps = 4;                                           // of a block
-constexpr int resident(bool backward) { return backward ? 3 : 4; }  // blocks an SM
+constexpr int kWarps = 4;  // of a block
+// Blocks an SM. Backward, dy comes in a ring where three are resident, else straight.
+int variant() {
+  static const char* value = std::getenv("CONVOY_FUSED_VARIANT");
+  return value == nullptr ? 0 : std::atoi(value);
+}
 
 struct SwigluCall {
   MmaConvCall conv[2];  // gate, up, where dy is that of the activation
@@ -21,13 +27,13 @@ struct SwigluCall {
 };
 
 // Gate's ring and up's, each filled by half of the block, behind up's dy, and static taps of both.
-template <bool Backward>
+template <bool Backward, int Resident>
 struct Memory : Block<kWarps, 1, false, false> {
   static constexpr bool kWholePacks = true;
   static constexpr int kLoaders = kThreads / 2;
   static constexpr int kUp = kRingBytes;
   static constexpr int kDy = kRingBytes;  // from up's ring on
-  static constexpr int kStatic = 2 * kRingBytes + (Backward ? kRowsBytes : 0);
+  static constexpr int kStatic = 2 * kRingBytes + (Backward && Resident == 3 ? kRowsBytes : 0);
   static constexpr int kWarpStatic = LanePair<kPitch>::kStaticBytes;
   static constexpr int kBytes = kStatic + 2 * kWarps * kWarpStatic;
   static_assert(kRingBytes % 128 == 0, "pieces change places within 128 bytes");
@@ -46,14 +52,14 @@ __device__ inline float fast_sigmoid(float x) {
 }
 
 // A lane's two channels of gate and up.
-template <bool Backward>
+template <bool Backward, int Resident>
 class SwigluPart {
-  using Sizes = Memory<Backward>;
+  using Sizes = Memory<Backward, Resident>;
 
  public:
   __device__ SwigluPart(const SwigluCall& call, std::uint32_t memory, int channel0)
       : call_(call),
-        channel_(channel0 + lane_channel<1>()),
+        channel0_(channel0),
         ranks_(LaneFilters<false>::z_byte(call.conv[0], channel0, 16)),
         gate_(call.conv[0], channel0, lane_channel<1>(), true, Sizes::taps(memory, 0)),
         up_(call.conv[1], channel0, lane_channel<1>(), true, Sizes::taps(memory, 1)) {}
@@ -63,6 +69,18 @@ class SwigluPart {
   __device__ void run(std::uint32_t memory, unsigned tile, int first) const {
     LaneReach reach;
     if (!Whole) reach.load(memory + Sizes::kReach, tile);
+    Pairs<1> dy[kOwn];
+    if constexpr (Backward && Resident == 4) {
+      const Rows<const bf16>& rows = call_.conv[1].dy;
+      const int own = first + lane_token();
+      const bf16* from = rows.data + own * rows.stride + channel0_ + lane_channel<1>();
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) {
+        const bool there = channel0_ + lane_channel<1>() < call_.conv[0].channels &&
+                           (Whole || own + i < static_cast<int>(call_.conv[0].rows));
+        dy[i].set[0] = there ? __ldcs(reinterpret_cast<const Pair*>(from + i * rows.stride)) : 0u;
+      }
+    }
     float gate[kOwn][2], up[kOwn][2];
     uint2 z[kOwn - 1];
     ranks_.template load<kOwn / 2>(z, memory + Sizes::kZ, tile);
@@ -71,11 +89,12 @@ class SwigluPart {
     ranks_.template load<kOwn / 2>(z, of_up + Sizes::kZ, tile);
     up_.template convolve<Whole>(up, z, of_up, tile, reach);
     if constexpr (Backward) {
-      Pairs<1> dy[kOwn];
-      LaneColumn<1, Sizes::kPitch, 0>().load(dy, of_up + Sizes::kDy, tile);
+      if constexpr (Resident == 3) {
+        LaneColumn<1, Sizes::kPitch, 0>().load(dy, of_up + Sizes::kDy, tile);
+      }
       store_gradients<Whole>(gate, up, dy, first);
     } else {
-      const LaneStore<1> y(call_.y, call_.conv[0], channel_, first);
+      const LaneStore<1> y(call_.y, call_.conv[0], channel0_, first);
 #pragma unroll
       for (int i = 0; i < kOwn; ++i) {
         float v[2];
@@ -90,8 +109,8 @@ class SwigluPart {
   template <bool Whole>
   __device__ void store_gradients(const float (&gate)[kOwn][2], const float (&up)[kOwn][2],
                                   const Pairs<1> (&dy)[kOwn], int first) const {
-    const LaneStore<1> dgate(call_.dgate, call_.conv[0], channel_, first);
-    const LaneStore<1> dup(call_.dup, call_.conv[0], channel_, first);
+    const LaneStore<1> dgate(call_.dgate, call_.conv[0], channel0_, first);
+    const LaneStore<1> dup(call_.dup, call_.conv[0], channel0_, first);
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
       const float d[2] = {low_of(dy[i].set[0]), high_of(dy[i].set[0])};
@@ -108,15 +127,15 @@ class SwigluPart {
   }
 
   const SwigluCall& call_;
-  int channel_;
+  int channel0_;
   LaneRanks<Sizes::kZPitch> ranks_;
   LanePair<Sizes::kPitch> gate_, up_;
 };
 
-template <bool Backward>
-__global__ void __launch_bounds__(32 * kWarps, resident(Backward))
+template <bool Backward, int Resident>
+__global__ void __launch_bounds__(32 * kWarps, Resident)
     conv_swiglu_kernel(const __grid_constant__ SwigluCall call) {
-  using Sizes = Memory<Backward>;
+  using Sizes = Memory<Backward, Resident>;
   extern __shared__ __align__(1024) char bytes[];
   wait_for_previous();
   allow_next();
@@ -125,9 +144,10 @@ __global__ void __launch_bounds__(32 * kWarps, resident(Backward))
   const std::int64_t rows = call.conv[0].rows, chunk = call.conv[0].chunk_rows;
   const std::int64_t first = blockIdx.y * chunk, end = min(first + chunk, rows);
   const int own = threadIdx.x / Sizes::kLoaders;  // whose ring the thread fills
-  RowLoader<Sizes, Backward> loader(memory + own * Sizes::kUp, call.conv[own], channel0, first);
+  RowLoader<Sizes, Backward && Resident == 3> loader(memory + own * Sizes::kUp, call.conv[own],
+                                                     channel0, first);
   for (int block = 0; block < 3; ++block) loader.next();
-  const SwigluPart<Backward> part(call, memory, channel0);
+  const SwigluPart<Backward, Resident> part(call, memory, channel0);
   for (unsigned tile = 0; first + tile * kTokens < end; ++tile) {
     const bool whole = loader.arrive(tile);
     const int tile_first = static_cast<int>(first + tile * kTokens);
@@ -154,15 +174,25 @@ bool takes_both(const ConvCall& gate, const ConvCall& up, std::initializer_list<
          has_whole_packs(up, {up_x});
 }
 
+template <bool Backward, int Resident>
+void launch_as(const ConvCall& gate, const ConvCall& up, const Tensor& gate_x, const Tensor& up_x,
+               SwigluCall call, const Tensor& dy) {
+  using Sizes = Memory<Backward, Resident>;
+  constexpr int kBlocks = 132 * Resident;
+  call.conv[0] = describe(gate, gate_x, {}, Sizes::kChannels, kBlocks);
+  call.conv[1] = describe(up, up_x, dy, Sizes::kChannels, kBlocks);
+  launch_overlapped(conv_swiglu_kernel<Backward, Resident>, grid_of(call.conv[0], Sizes::kChannels),
+                    Sizes::kThreads, Sizes::kBytes, gate.stream, call);
+}
+
 template <bool Backward>
 void launch(const ConvCall& gate, const ConvCall& up, const Tensor& gate_x, const Tensor& up_x,
             SwigluCall call, const Tensor& dy) {
-  using Sizes = Memory<Backward>;
-  constexpr int kBlocks = 132 * resident(Backward);
-  call.conv[0] = describe(gate, gate_x, {}, Sizes::kChannels, kBlocks);
-  call.conv[1] = describe(up, up_x, dy, Sizes::kChannels, kBlocks);
-  launch_overlapped(conv_swiglu_kernel<Backward>, grid_of(call.conv[0], Sizes::kChannels),
-                    Sizes::kThreads, Sizes::kBytes, gate.stream, call);
+  if (variant() % 2 == 0) {
+    launch_as<Backward, 4>(gate, up, gate_x, up_x, call, dy);
+  } else {
+    launch_as<Backward, 3>(gate, up, gate_x, up_x, call, dy);
+  }
 }
 
 }  // namespace
