@@ -145,8 +145,8 @@ class InputPart {
   __device__ void backward(Values& lower, Values& upper, std::uint32_t memory, unsigned tile,
                            int first) {
     Values dlower, dupper;
-    load_gradient(dlower, lane_.lower, memory, tile);
-    load_gradient(dupper, lane_.upper(), memory, tile);
+    load_gradient(dlower, lower_, memory, tile);
+    load_gradient(dupper, upper_, memory, tile);
     if (input_.rotates) {
       constants_.template rotate<true>(dlower, dupper, memory + Memory::kPositions, tile);
     }
@@ -171,10 +171,10 @@ class InputPart {
       }
     }
   }
-  static __device__ void load_gradient(Values& to, int channel, std::uint32_t memory,
-                                       unsigned tile) {
+  static __device__ void load_gradient(Values& to, const LanePair<Memory::kPitch>& pair,
+                                       std::uint32_t memory, unsigned tile) {
     Pairs<1> pairs[kOwn];
-    LaneColumn<1, Memory::kPitch, 0>(channel).load(pairs, memory + Memory::kRowsBytes, tile);
+    pair.load_own(pairs, memory + Memory::kDy, tile);
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
       to[i][0] = low_of(pairs[i].set[0]), to[i][1] = high_of(pairs[i].set[0]);

@@ -200,6 +200,11 @@ class LanePair {
     }
   }
 
+  // The pair at the lane's own tokens in another ring of rows of as many bytes.
+  __device__ void load_own(Pairs<1> (&to)[kOwn], std::uint32_t rows, unsigned tile) const {
+    column_.load_own(to, rows, tile);
+  }
+
  private:
   std::uint32_t s_;
   LaneColumn<1, Pitch, 1 - kTaps> column_;

@@ -2,8 +2,6 @@
 // taps (shorter filters are padded with zeros), or 4 taps in groups of 8 channels or more. Filters
 // are never stored. An addend, the residual of a block, comes in a ring of its own beside x and is
 // added before a sum is rounded.
-#include <type_traits>
-
 #include "core/cuda/conv_mma_filters.cuh"
 
 namespace convoy::cuda {
@@ -37,7 +35,7 @@ class ForwardPart {
     uint2 z[kOwn - 1];
     ranks_.template load<kOwn / 2>(z, memory + Sizes::kZ, tile);
     column_.load(x, memory, tile);
-    if constexpr (Adds) addends_.load(addend, memory + Sizes::kRowsBytes, tile);
+    if constexpr (Adds) column_.load_own(addend, memory + Sizes::kDy, tile);
 #pragma unroll
     for (int i = 0; i < kOwn / 2; ++i) {
       Pairs<kSets> sums[2];
@@ -57,16 +55,12 @@ class ForwardPart {
   }
 
  private:
-  struct Nothing {};
-  using Addends = std::conditional_t<Adds, LaneColumn<kSets, Sizes::kPitch, 0>, Nothing>;
-
   static __device__ void add_pair(float (&sum)[2], Pair more) {
     sum[0] += low_of(more);
     sum[1] += high_of(more);
   }
 
   LaneColumn<kSets, Sizes::kPitch, 1 - kTaps> column_;
-  Addends addends_;
   LaneRanks<Sizes::kZPitch> ranks_;
   LaneFilters<Headwise> filters_[kSets];
 };

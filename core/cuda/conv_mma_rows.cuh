@@ -131,28 +131,36 @@ class LaneColumn {
   __device__ explicit LaneColumn(int channel)
       : places_(place(channel, 0), place(channel, First < 0 ? -kOwn : kOwn)) {}
 
-  // The first Count of these tokens.
-  template <int Count>
-  __device__ void load(Pairs<Sets> (&to)[Count], std::uint32_t rows, unsigned tile) const {
+  __device__ void load(Pairs<Sets> (&to)[kSeen], std::uint32_t rows, unsigned tile) const {
     const std::uint32_t own = places_.first(rows, tile), other = places_.second(rows, tile);
 #pragma unroll
-    for (int i = 0; i < Count; ++i) {
-      const int row = (First + i) & (kOwn - 1);
+    for (int i = 0; i < kSeen; ++i) {
       const bool is_own = First + i >= 0 && First + i < kOwn;
-      const std::uint32_t at = ((is_own ? own : other) ^ piece_swap(row)) + row * Pitch;
-      if constexpr (Sets == 1) {
-        to[i].set[0] = static_cast<Pair>(load_shared4(at));
-      } else {
-        const uint2 loaded = load_shared8(at);
-        to[i].set[0] = loaded.x, to[i].set[1] = loaded.y;
-      }
+      to[i] = load_row(is_own ? own : other, (First + i) & (kOwn - 1));
     }
+  }
+  // The lane's own tokens, of a ring that need not be the same.
+  __device__ void load_own(Pairs<Sets> (&to)[kOwn], std::uint32_t rows, unsigned tile) const {
+    const std::uint32_t own = places_.first(rows, tile);
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) to[i] = load_row(own, i);
   }
 
  private:
   // Of a row whose lowest three bits are zeros.
   static __device__ unsigned place(int channel, int further) {
     return ring_place<Pitch>(kLead + lane_token() + further, channel * 2);
+  }
+  static __device__ Pairs<Sets> load_row(std::uint32_t eight, int row) {
+    const std::uint32_t at = (eight ^ piece_swap(row)) + row * Pitch;
+    Pairs<Sets> pairs;
+    if constexpr (Sets == 1) {
+      pairs.set[0] = static_cast<Pair>(load_shared4(at));
+    } else {
+      const uint2 loaded = load_shared8(at);
+      pairs.set[0] = loaded.x, pairs.set[1] = loaded.y;
+    }
+    return pairs;
   }
   Places<Pitch> places_;
 };

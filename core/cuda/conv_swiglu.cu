@@ -90,7 +90,7 @@ class SwigluPart {
     up_.template convolve<Whole>(up, z, of_up, tile, reach);
     if constexpr (Backward) {
       if constexpr (Resident == 3) {
-        LaneColumn<1, Sizes::kPitch, 0>().load(dy, of_up + Sizes::kDy, tile);
+        up_.load_own(dy, of_up + Sizes::kDy, tile);
       }
       store_gradients<Whole>(gate, up, dy, first);
     } else {
@@ -174,6 +174,12 @@ bool takes_both(const ConvCall& gate, const ConvCall& up, std::initializer_list<
          has_whole_packs(up, {up_x});
 }
 
+// Of what goes the general way.
+void expect_kept(const ConvolvedInput& gate, const ConvolvedInput& up) {
+  CHECK(gate.x.size() == 0 || (!gate.y.empty() && !up.y.empty()), "gate ", gate.x.describe(),
+        " and up have no memory, and rows that are not whole packs of 16 bytes");
+}
+
 template <bool Backward, int Resident>
 void launch_as(const ConvCall& gate, const ConvCall& up, const Tensor& gate_x, const Tensor& up_x,
                SwigluCall call, const Tensor& dy) {
@@ -198,12 +204,18 @@ void launch(const ConvCall& gate, const ConvCall& up, const Tensor& gate_x, cons
 }  // namespace
 }  // namespace cuda
 
+bool CudaBackend::keeps_gate_and_up(const ConvShape& shape, std::int64_t channels,
+                                    DType dtype) const {
+  return !fuses_on_gpu(shape, channels, dtype);
+}
+
 void CudaBackend::conv_swiglu_forward(Tensor y, const ConvolvedInput& gate,
                                       const ConvolvedInput& up, const ConvRows& rows) {
   using namespace cuda;
   const ConvCall of_gate = convolution(gate, rows, stream_, *workspace_);
   const ConvCall of_up = convolution(up, rows, stream_, *workspace_);
   if (!takes_both(of_gate, of_up, {gate.x, y}, up.x)) {
+    expect_kept(gate, up);
     return Backend::conv_swiglu_forward(y, gate, up, rows);
   }
   SwigluCall call{};
@@ -218,6 +230,7 @@ void CudaBackend::conv_swiglu_backward(Tensor dgate, Tensor dup, Tensor dy,
   const ConvCall of_gate = convolution(gate, rows, stream_, *workspace_);
   const ConvCall of_up = convolution(up, rows, stream_, *workspace_);
   if (!takes_both(of_gate, of_up, {gate.x, dy, dgate, dup}, up.x)) {
+    expect_kept(gate, up);
     if (takes_both(of_gate, of_up, {gate.x}, up.x)) {  // gate.y and up.y may not be there
       conv_forward(gate.y, gate.x, gate.filters, gate.conv, rows);
       conv_forward(up.y, up.x, up.filters, up.conv, rows);
