@@ -346,8 +346,12 @@ class Backend {
                                          const HeadsShape& shape);
 
   // y = silu(gate) * up of what two convolutions give; dgate and dup are the gradients of gate.y
-  // and up.y. A device may make these as it needs them and leave them unwritten: only the backward
-  // operation may read them.
+  // and up.y. A device may make these as it needs them: for convolutions of which it keeps neither
+  // they may be absent, in both operations. They are for no one else to read.
+  virtual bool keeps_gate_and_up(const ConvShape& /*shape*/, std::int64_t /*channels*/,
+                                 DType /*dtype*/) const {
+    return true;
+  }
   virtual void conv_swiglu_forward(Tensor y, const ConvolvedInput& gate, const ConvolvedInput& up,
                                    const ConvRows& rows);
   virtual void conv_swiglu_backward(Tensor dgate, Tensor dup, Tensor dy, const ConvolvedInput& gate,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/backend.h"
+#include "core/conv_shape.h"
 
 namespace convoy {
 
@@ -50,6 +51,11 @@ class NullBackend final : public Backend {
                            const ConvShape&, const ConvRows&) override {}
   void conv_backward_weight(Tensor, Tensor, Tensor, Tensor, const ConvFilters&, const ConvShape&,
                             const ConvRows&) override {}
+
+  bool keeps_gate_and_up(const ConvShape& shape, std::int64_t channels,
+                         DType dtype) const override {
+    return like_ != DeviceKind::cuda || !fuses_on_gpu(shape, channels, dtype);
+  }
 
   void add_sum_of_squares(Tensor, Tensor) override {}
   void decide_update(Tensor, Tensor, Tensor, const UpdateRules&) override {}

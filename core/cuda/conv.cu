@@ -286,6 +286,14 @@ void CudaBackend::conv_forward(Tensor y, Tensor x, const ConvFilters& filters,
   if (!cuda::fast_forward(call, y, x)) cuda::forward(call, y, x);
 }
 
+void CudaBackend::conv_forward_add(Tensor sum, Tensor x, Tensor addend, const ConvFilters& filters,
+                                   const ConvShape& shape, const ConvRows& rows) {
+  if (x.size() == 0) return;
+  const cuda::ConvCall call{stream_, *workspace_, filters, shape, rows};
+  if (rows.part == ConvPart::all && cuda::mma_conv_forward_add(call, sum, x, addend)) return;
+  Backend::conv_forward_add(sum, x, addend, filters, shape, rows);
+}
+
 void CudaBackend::conv_backward_input(Tensor dx, Tensor dgenerated, Tensor dhalo, Tensor dy,
                                       Tensor x, const ConvFilters& filters, const ConvShape& shape,
                                       const ConvRows& rows) {

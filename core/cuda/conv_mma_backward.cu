@@ -13,86 +13,16 @@ using namespace mma_conv;
 
 constexpr int kSmWarps = 8;
 
-// dz_partial [channel blocks, tiles, kDzTile], weight_partial [chunks, 1 + rank, width, channels].
-struct BackwardTargets {
-  Rows<bf16> dx, dz;
-  float *dz_partial, *weight_partial;
-  unsigned turns;
-};
-
 template <bool Headwise, bool Input, bool Weight, int Warps>
 __global__ void __launch_bounds__(32 * Warps, kSmWarps / Warps)
     backward_kernel(BackwardTargets to, const __grid_constant__ MmaConvCall call) {
-  using Sizes = BackwardBlock<Warps, Headwise>;
-  constexpr bool kRanksPart = Input && !Headwise, kTapsPart = Input && Headwise;
   extern __shared__ __align__(1024) char bytes[];
   wait_for_previous();
   allow_next();
-  const std::uint32_t memory = shared_address(bytes);
-  const int channel0 = blockIdx.x * Sizes::kChannels;
-  const std::int64_t first = blockIdx.y * call.chunk_rows;
-  const unsigned tiles = static_cast<unsigned>(
-      ceil_div<std::int64_t>(min(call.chunk_rows, call.rows - first), kTokens));
-  if (kRanksPart) load_shared_filters<Sizes>(memory + Sizes::kFilters, call, channel0);
-  RowLoader<Sizes, true> loader(memory, call, channel0, first);
-  for (int block = 0; block < 3; ++block) loader.next();
-  const InputPart<Sizes> input(call, channel0);
-  const RanksPart<Sizes> ranks;
-  const TapsPart<Sizes> taps(call);
-  const WeightPart<Sizes> weight;
-  WeightSums<Headwise> sums = {};
-  const auto dz_sums = [&](unsigned tile) {
-    return memory + Sizes::kSums + tile % 2 * Sizes::kSumBytes;
-  };
-  const auto finish_dz = [&](unsigned tile) {
-    const std::int64_t all = ceil_div<std::int64_t>(call.rows, kTokens);
-    add_channels<Sizes>(to.dz_partial + (blockIdx.x * all + first / kTokens + tile) * kDzTile,
-                        dz_sums(tile));
-  };
-  // The warps that share a scheduler begin a tile with different parts, so that they ask the matrix
-  // units, the FMA units and shared memory by turns. The order is not known to the compiler, which
-  // so does not mix the parts and run out of registers.
-  const unsigned first_part =
-      (threadIdx.x / 128 + (blockIdx.y * gridDim.x + blockIdx.x) / 132) % 2 * 2 * to.turns;
-  for (unsigned tile = 0; tile < tiles; ++tile) {
-    const bool whole = loader.arrive(tile);
-    const int row = static_cast<int>(first + tile * kTokens);
-    const auto run = [&]<bool Whole>() {
-      LaneReach reach;
-      if (!Whole) reach.load(memory + Sizes::kReach, tile);
-      unsigned part = first_part;
-#pragma unroll 1
-      do {
-        if (Input && part == 0) {
-          input.template run<Whole>(to.dx, call, channel0, row, memory, tile, reach);
-        } else if (kRanksPart && part == 1) {
-          ranks.template run<Whole>(dz_sums(tile), memory, tile);
-        } else if (kTapsPart && part == 1) {
-          taps.template run<Whole>(to.dz, call, channel0, row, memory, tile);
-        } else if (Weight && part == 2) {
-          weight.template run<Whole>(sums, memory, tile, reach);
-        } else if (kRanksPart && part == 3 && tile > 0) {
-          finish_dz(tile - 1);
-        }
-        part = (part + 1) % 4;
-      } while (part != first_part);
-    };
-    if (whole) {
-      run.template operator()<true>();
-    } else {
-      run.template operator()<false>();
-    }
-  }
-  wait_copies<0>();
-  if (kRanksPart) {
-    __syncthreads();
-    finish_dz(tiles - 1);
-  }
-  if (Weight) {
-    const std::int64_t count =
-        (Headwise ? 1 : 1 + call.rank) * call.width * std::int64_t{call.channels};
-    store_weights(to.weight_partial + blockIdx.y * count, sums, call, channel0);
-  }
+  // Of the blocks of an SM, which are about 132 apart, each other one begins with another part.
+  const unsigned turn = (blockIdx.y * gridDim.x + blockIdx.x) / 132;
+  backward_block<BackwardBlock<Warps, Headwise>, Input, Weight>(to, call, blockIdx.x, blockIdx.y,
+                                                                turn, bytes);
 }
 
 struct DzSums {

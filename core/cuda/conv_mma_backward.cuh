@@ -403,4 +403,86 @@ __device__ inline void store_weights(float* partial, const WeightSums<Headwise>&
   }
 }
 
+// dz_partial [channel blocks, tiles, kDzTile], weight_partial [chunks, 1 + rank, width, channels],
+// or head-wise [chunks, width, channels].
+struct BackwardTargets {
+  Rows<bf16> dx, dz;
+  float *dz_partial, *weight_partial;
+  unsigned turns;
+};
+
+// All of a block of threads, whose channels are the stripe-th and whose rows the chunk-th of the
+// call: dx and head-wise dz, and the partial sums of low-rank dz, du and ds. shared: of
+// Sizes::kBytes. The warps that share a scheduler begin a tile with different parts, so that they
+// ask the matrix units, the FMA units and shared memory by turns; `turn`, 0 or 1, moves the order
+// on. It is not known to the compiler, which so does not mix the parts and run out of registers.
+template <class Sizes, bool Input, bool Weight>
+__device__ inline void backward_block(const BackwardTargets& to, const MmaConvCall& call,
+                                      unsigned stripe, unsigned chunk, unsigned turn,
+                                      const char* shared) {
+  constexpr bool kHeadwise = Sizes::kHeadwise;
+  constexpr bool kRanksPart = Input && !kHeadwise, kTapsPart = Input && kHeadwise;
+  const std::uint32_t memory = shared_address(shared);
+  const int channel0 = static_cast<int>(stripe) * Sizes::kChannels;
+  const std::int64_t first = chunk * call.chunk_rows;
+  const unsigned tiles = static_cast<unsigned>(
+      ceil_div<std::int64_t>(min(call.chunk_rows, call.rows - first), kTokens));
+  if (kRanksPart) load_shared_filters<Sizes>(memory + Sizes::kFilters, call, channel0);
+  RowLoader<Sizes, true> loader(memory, call, channel0, first);
+  for (int block = 0; block < 3; ++block) loader.next();
+  const InputPart<Sizes> input(call, channel0);
+  const RanksPart<Sizes> ranks;
+  const TapsPart<Sizes> taps(call);
+  const WeightPart<Sizes> weight;
+  WeightSums<kHeadwise> sums = {};
+  const auto dz_sums = [&](unsigned tile) {
+    return memory + Sizes::kSums + tile % 2 * Sizes::kSumBytes;
+  };
+  const auto finish_dz = [&](unsigned tile) {
+    const std::int64_t all = ceil_div<std::int64_t>(call.rows, kTokens);
+    add_channels<Sizes>(to.dz_partial + (stripe * all + first / kTokens + tile) * kDzTile,
+                        dz_sums(tile));
+  };
+  const unsigned first_part = (threadIdx.x / 128 + turn) % 2 * 2 * to.turns;
+  for (unsigned tile = 0; tile < tiles; ++tile) {
+    const bool whole = loader.arrive(tile);
+    const int row = static_cast<int>(first + tile * kTokens);
+    const auto run = [&]<bool Whole>() {
+      LaneReach reach;
+      if (!Whole) reach.load(memory + Sizes::kReach, tile);
+      unsigned part = first_part;
+#pragma unroll 1
+      do {
+        if (Input && part == 0) {
+          input.template run<Whole>(to.dx, call, channel0, row, memory, tile, reach);
+        } else if (kRanksPart && part == 1) {
+          ranks.template run<Whole>(dz_sums(tile), memory, tile);
+        } else if (kTapsPart && part == 1) {
+          taps.template run<Whole>(to.dz, call, channel0, row, memory, tile);
+        } else if (Weight && part == 2) {
+          weight.template run<Whole>(sums, memory, tile, reach);
+        } else if (kRanksPart && part == 3 && tile > 0) {
+          finish_dz(tile - 1);
+        }
+        part = (part + 1) % 4;
+      } while (part != first_part);
+    };
+    if (whole) {
+      run.template operator()<true>();
+    } else {
+      run.template operator()<false>();
+    }
+  }
+  wait_copies<0>();
+  if (kRanksPart) {
+    __syncthreads();
+    finish_dz(tiles - 1);
+  }
+  if (Weight) {
+    const std::int64_t taps_count = call.width * std::int64_t{call.channels};
+    store_weights(to.weight_partial + chunk * (kHeadwise ? 1 : 1 + call.rank) * taps_count, sums,
+                  call, channel0);
+  }
+}
+
 }  // namespace convoy::cuda::mma_conv

@@ -158,6 +158,7 @@ class CudaBackend final : public Backend {
   void attention_inputs_backward(std::span<const AttentionInputGradients> gradients,
                                  std::span<const AttentionInput> inputs,
                                  const HeadsShape& shape) override;
+  bool keeps_gate_and_up(const ConvShape& shape, std::int64_t channels, DType dtype) const override;
   void conv_swiglu_forward(Tensor y, const ConvolvedInput& gate, const ConvolvedInput& up,
                            const ConvRows& rows) override;
   void conv_swiglu_backward(Tensor dgate, Tensor dup, Tensor dy, const ConvolvedInput& gate,
