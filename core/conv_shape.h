@@ -18,4 +18,11 @@ constexpr std::int64_t generated_columns(const ConvShape& shape, std::int64_t ch
   return 0;
 }
 
+// Whether a GPU takes a convolution of whole sequences together with what follows it, in one pass:
+// the taps and ranks of one product of its matrix units, in rows of whole packs of 16 bytes.
+constexpr bool fuses_on_gpu(const ConvShape& shape, std::int64_t channels, DType dtype) {
+  return shape.kind == FilterKind::lowrank && dtype == DType::bf16 && channels % 8 == 0 &&
+         shape.width <= 4 && shape.filter_rank <= 16 && shape.filter_rank % 8 == 0;
+}
+
 }  // namespace convoy

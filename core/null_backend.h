@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/backend.h"
+#include "core/conv_shape.h"
 
 namespace convoy {
 
@@ -42,7 +43,7 @@ class NullBackend final : public Backend {
   void softmax_statistics(Tensor, Tensor, Tensor, std::int64_t) override {}
   void merge_softmax_statistics(Tensor, Tensor) override {}
   void cross_entropy_losses(Tensor, Tensor, Tensor) override {}
-  void cross_entropy_backward(Tensor, Tensor, Tensor, std::int64_t, double) override {}
+  void cross_entropy_backward(Tensor, Tensor, Tensor, std::int64_t, const Scalar&) override {}
 
   void conv_forward(Tensor, Tensor, const ConvFilters&, const ConvShape&,
                     const ConvRows&) override {}
@@ -50,6 +51,11 @@ class NullBackend final : public Backend {
                            const ConvShape&, const ConvRows&) override {}
   void conv_backward_weight(Tensor, Tensor, Tensor, Tensor, const ConvFilters&, const ConvShape&,
                             const ConvRows&) override {}
+
+  bool keeps_gate_and_up(const ConvShape& shape, std::int64_t channels,
+                         DType dtype) const override {
+    return like_ != DeviceKind::cuda || !fuses_on_gpu(shape, channels, dtype);
+  }
 
   void add_sum_of_squares(Tensor, Tensor) override {}
   void decide_update(Tensor, Tensor, Tensor, const UpdateRules&) override {}

@@ -15,15 +15,19 @@ Mlp::Mlp(ParameterStore& store, const ModelConfig& model, const Sharding& shardi
                   : model.init_std}}) {}
 
 void Mlp::activate(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const {
-  const bool whole = gate_up_.convolves_whole_rows();
+  if (!gate_up_.convolves_whole_rows()) {
+    gate_up_.forward(context, batch, x, saved.gate_up);
+    const auto& [gate, up, none] = saved.gate_up.outputs;
+    saved.activation = context.take({gate.rows(), gate.cols()});
+    return ops::swiglu_forward(context, saved.activation, gate, up);
+  }
   gate_up_.forward(context, batch, x, saved.gate_up,
-                   whole ? Convolutions::by_caller : Convolutions::here);
-  const auto& gate = saved.gate_up.outputs[0];
-  const auto& up = saved.gate_up.outputs[1];
-  saved.activation = context.take({gate.rows(), gate.cols()});
-  if (!whole) return ops::swiglu_forward(context, saved.activation, gate, up);
-  ops::conv_swiglu_forward(context, saved.activation, gate_up_.convolution(0, saved.gate_up),
-                           gate_up_.convolution(1, saved.gate_up), gate_up_.whole_rows(batch));
+                   gate_up_.keeps_gate_and_up(context) ? Convolutions::by_caller
+                                                       : Convolutions::by_caller_unkept);
+  const ConvolvedInput gate = gate_up_.convolution(0, saved.gate_up);
+  saved.activation = context.take({gate.x.rows(), gate.x.cols()});
+  ops::conv_swiglu_forward(context, saved.activation, gate, gate_up_.convolution(1, saved.gate_up),
+                           gate_up_.whole_rows(batch));
 }
 
 Tensor Mlp::forward(const Context& context, const BatchView& batch, Tensor x, Saved& saved) const {

@@ -33,8 +33,9 @@ namespace convoy {
 // What of a linear a tp rank has.
 enum class SplitBy : std::uint8_t { outputs, inputs };
 
-// Who runs a projection's convolutions.
-enum class Convolutions : bool { by_caller, here };
+// Who runs a projection's convolutions; by_caller_unkept: in an operation that takes no memory for
+// their outputs, which are absent then.
+enum class Convolutions : std::uint8_t { by_caller, by_caller_unkept, here };
 
 struct ProjectionOutput {
   ConvSite site;
@@ -68,6 +69,8 @@ class Projection {
   bool convolves_whole_rows() const;
   // Whether it may do so in the backward pass too, with the gradients of the filters.
   bool convolves_back_at_once(const Context& context) const;
+  // Whether the backend's conv_swiglu operations keep the outputs of all convolutions.
+  bool keeps_gate_and_up(const Context& context) const;
   ConvolvedInput convolution(std::size_t i, const Saved& saved) const;
   ConvGradients gradients(std::size_t i, const Saved& saved) const;  // after prepare_backward
   ConvRows whole_rows(const BatchView& batch) const;
@@ -118,7 +121,8 @@ class Projection {
   ConvGradients tap_gradients(const Output& output) const;  // of s and U
   void forward_by_outputs(const Context& context, const BatchView& batch, Tensor x, Saved& saved,
                           Convolutions convolutions) const;
-  void provide_outputs(const Context& context, const HaloExchange& exchange, Saved& saved) const;
+  void provide_outputs(const Context& context, const HaloExchange& exchange, Saved& saved,
+                       Convolutions convolutions) const;
   void convolve(const Context& context, const BatchView& batch, HaloExchange& exchange,
                 Saved& saved) const;
   void convolve_run(const Context& context, const BatchView& batch, const RowGather::Run& run,

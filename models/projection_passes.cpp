@@ -44,7 +44,7 @@ void Projection::forward(const Context& context, const BatchView& batch, Tensor 
     shards_.sum_into(context, batch, saved.joined, share);
   }
   HaloExchange exchange = halo_exchange(context, batch);
-  provide_outputs(context, exchange, saved);
+  provide_outputs(context, exchange, saved, convolutions);
   convolve(context, batch, exchange, saved);
 }
 
@@ -57,6 +57,14 @@ bool Projection::convolves_whole_rows() const {
 bool Projection::convolves_back_at_once(const Context& context) const {
   return convolves_whole_rows() && context.parts == BackwardParts::together &&
          sharding_.tp.size() == 1;
+}
+
+bool Projection::keeps_gate_and_up(const Context& context) const {
+  bool keeps = false;
+  for (const Output& output : outputs_) {
+    keeps = keeps || context.backend.keeps_gate_and_up(output.conv, output.channels, context.dtype);
+  }
+  return keeps;
 }
 
 ConvolvedInput Projection::convolution(std::size_t i, const Saved& saved) const {
@@ -109,7 +117,7 @@ void Projection::forward_by_outputs(const Context& context, const BatchView& bat
   saved.input = shards_.whole_for(context, batch, x);
   saved.joined = context.take({batch.rows(), columns_});
   HaloExchange exchange = halo_exchange(context, batch);
-  provide_outputs(context, exchange, saved);
+  provide_outputs(context, exchange, saved, convolutions);
   const bool fused = sharding_.splits_rows() && exchange.empty() && halo_columns_ > 0;
   const ArenaScope scope(context.arena);
   RowGather gather = shards_.gather(context, batch, saved.input, x);
@@ -122,13 +130,14 @@ void Projection::forward_by_outputs(const Context& context, const BatchView& bat
     }
     all.insert(all.end(), runs.begin(), runs.end());
   }
-  if (convolutions == Convolutions::by_caller) return;
+  if (convolutions != Convolutions::here) return;
   if (!fused) return convolve(context, batch, exchange, saved);
   for (const auto& run : all) convolve_run(context, batch, run, ConvPart::boundary, saved);
 }
 
-void Projection::provide_outputs(const Context& context, const HaloExchange& exchange,
-                                 Saved& saved) const {
+void Projection::provide_outputs(const Context& context, const HaloExchange& exchange, Saved& saved,
+                                 Convolutions convolutions) const {
+  if (convolutions == Convolutions::by_caller_unkept) return;
   if (!exchange.empty()) saved.halo = context.take({exchange.halo_rows(), halo_columns_});
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
     saved.outputs[i] = outputs_[i].convolves()
@@ -252,7 +261,7 @@ void Projection::backward_input(const Context& context, const BatchView& batch, 
 Work Projection::start_backward_input(const Context& context, const BatchView& batch, Tensor dx,
                                       Saved& saved, Convolutions convolutions) const {
   CHECK(split_ == SplitBy::outputs, "by inputs nothing is summed");
-  saved.taps_done = convolutions == Convolutions::by_caller;
+  saved.taps_done = convolutions != Convolutions::here;
   if (!saved.taps_done) backward_convolve(context, batch, saved);
   saved.djoined_rows = saved.djoined;
   const Tensor share = shards_.share_for(context, batch, dx);

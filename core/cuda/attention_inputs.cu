@@ -5,22 +5,28 @@
 // Backward, q and k with a norm: RoPE and the norm back in one pass, which makes the convolution's
 // output again instead of reading it (as many bytes, and the forward pass need not write it); the
 // convolutions' own backward passes follow. Where there is no norm, RoPE back is a pass in place.
+#include <cstdlib>
+
+#include "core/cuda/conv_mma_heads.cuh"
 #include "core/cuda/cuda_backend.h"
-#include "core/cuda/head_tiles.cuh"
-#include "core/cuda/launch.cuh"
 #include "core/cuda/partial_sums.cuh"
 
 namespace convoy {
 namespace cuda {
 namespace {
 
+using namespace mma_conv;
+
 constexpr int kMostInputs = 3;
+int variant() {
+  static const char* value = std::getenv("CONVOY_FUSED_VARIANT");
+  return value == nullptr ? 0 : std::atoi(value);
+}
+int resident(bool backward) { return backward ? (variant() & 1 ? 2 : 3) : (variant() & 1 ? 3 : 4); }
 
 struct Input {
-  QuadConv conv;
-  Rows<bf16> y;         // forward
-  Rows<const bf16> dy;  // backward
-  Rows<bf16> dconvolved;
+  MmaConvCall conv;
+  Rows<bf16> y;  // forward, or the gradient of what is convolved
   float* dnorm;  // [chunks, blocks, heads of a block, head_width], partial sums
   Rows<float> rstd;
   const bf16* norm;  // null: none
@@ -31,188 +37,231 @@ struct Input {
 struct InputsCall {
   Input input[kMostInputs];
   int count, head_width;
-  float epsilon;
-  const double* frequency;  // turns a position, [head_width / 2]
-  const std::int32_t *reach, *positions;
+  float inverse_width, epsilon;  // 1 / head_width
+  const double* frequency;       // turns a position, [head_width / 2]
+  const std::int32_t* positions;
   std::int64_t rows, chunk_rows;
 
-  __host__ __device__ int block_heads() const { return kQuadChannels / head_width; }
+  __host__ __device__ int block_heads() const { return 2 * kHalfChannels / head_width; }
   __host__ __device__ int block_channels() const { return block_heads() * head_width; }
 };
 
-// What a lane works on.
-struct Place {
-  QuadLane lane;
-  int slot;             // of the tile in the ring
-  int channel0;         // of the block
-  std::int64_t t, end;  // the lane's first token, and where the block's rows end
-  bool inside;          // the lane's channels exist
+// A lane's four channels of one of the inputs.
+template <bool Backward>
+class InputPart {
+  using Memory = HeadBlock<Backward>;
+  using Values = float[kOwn][2];
 
-  __device__ bool has(int i) const { return inside && t + i < end; }
+ public:
+  __device__ InputPart(const InputsCall& call, const Input& input, std::uint32_t memory,
+                       int channel0)
+      : call_(call),
+        input_(input),
+        channel0_(channel0),
+        lane_(call.head_width, call.block_channels()),
+        head_((channel0 + lane_.lower) / call.head_width),
+        constants_(lane_, call.frequency, input.norm),
+        ranks_(LaneFilters<false>::z_byte(input.conv, channel0, 16)),
+        lower_(input.conv, channel0, lane_.lower, lane_.inside, taps(memory, 0)),
+        upper_(input.conv, channel0, lane_.upper(), lane_.inside, taps(memory, 1)) {}
+
+  // Whole: all rows of the tile exist, and no tap meets a document's start. first: its first row.
+  template <bool Whole>
+  __device__ void run(std::uint32_t memory, unsigned tile, int first) {
+    LaneReach reach;
+    if (!Whole) reach.load(memory + Memory::kReach, tile);
+    Values lower, upper;
+    uint2 z[kOwn - 1];
+    ranks_.template load<kOwn / 2>(z, memory + Memory::kZ, tile);
+    lower_.template convolve<Whole>(lower, z, memory, tile, reach);
+    upper_.template convolve<Whole>(upper, z, memory, tile, reach);
+    if constexpr (Backward) {
+      backward(lower, upper, memory, tile, first);
+    } else {
+      if (input_.norm != nullptr) normalize(lower, upper, memory, first);
+      if (input_.rotates) {
+        constants_.template rotate<false>(lower, upper, memory + Memory::kPositions, tile);
+      }
+    }
+    store<Whole>(lower, lane_.lower, first);
+    store<Whole>(upper, lane_.upper(), first);
+  }
+
+  // The block's share of the norm's gradient, a row a head.
+  __device__ void store_norm_gradient() {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float& sum = dnorm_[i / 2][i % 2];
+      sum += __shfl_xor_sync(~0u, sum, 1);
+      sum += __shfl_xor_sync(~0u, sum, 2);
+    }
+    if (!lane_.inside || threadIdx.x % 4 != 0) return;
+    const std::int64_t block =
+        blockIdx.y * std::int64_t{input_.blocks} + blockIdx.x - input_.first_block;
+    float* to = input_.dnorm + block * call_.block_channels();
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      to[lane_.lower + e] = dnorm_[0][e];
+      to[lane_.upper() + e] = dnorm_[1][e];
+    }
+  }
+
+ private:
+  static __device__ std::uint32_t taps(std::uint32_t memory, int part) {
+    const int warp = threadIdx.x / 32;
+    return memory + Memory::kStatic +
+           (part * kHeadWarps + warp) * LanePair<Memory::kPitch>::kStaticBytes;
+  }
+  __device__ bool has_token(int first) const {
+    return lane_.inside && channel0_ + lane_.lower < input_.conv.channels &&
+           first + summed_token() < static_cast<int>(call_.rows);
+  }
+
+  __device__ void normalize(Values& lower, Values& upper, std::uint32_t memory, int first) const {
+    float sums[kOwn];
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      sums[i] = lower[i][0] * lower[i][0] + lower[i][1] * lower[i][1] + upper[i][0] * upper[i][0] +
+                upper[i][1] * upper[i][1];
+    }
+    const float squares = sum_over_heads(sums, memory + Memory::kHeadSums, call_.head_width);
+    const float rstd = rsqrtf(squares * call_.inverse_width + call_.epsilon);
+    if (has_token(first) && lane_.pair / 16 == 0) {
+      input_.rstd.row(first + summed_token())[head_] = rstd;
+    }
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      const float own = of_token(rstd, i);
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        lower[i][e] *= own * constants_.weight(0, e);
+        upper[i][e] *= own * constants_.weight(1, e);
+      }
+    }
+  }
+
+  // What was convolved becomes its gradient r (w d - n mean(w d n)), with n = v r and d what comes
+  // back through the rotation; dnorm gets d n.
+  __device__ void backward(Values& lower, Values& upper, std::uint32_t memory, unsigned tile,
+                           int first) {
+    Values dlower, dupper;
+    load_gradient(dlower, lower_, memory, tile);
+    load_gradient(dupper, upper_, memory, tile);
+    if (input_.rotates) {
+      constants_.template rotate<true>(dlower, dupper, memory + Memory::kPositions, tile);
+    }
+    const float rstd = has_token(first) ? input_.rstd.row(first + summed_token())[head_] : 0.0f;
+    float sums[kOwn];
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      const float own = of_token(rstd, i);
+      sums[i] = 0;
+      add_products(sums[i], lower[i], dlower[i], own, 0);
+      add_products(sums[i], upper[i], dupper[i], own, 1);
+    }
+    const float mean =
+        sum_over_heads(sums, memory + Memory::kHeadSums, call_.head_width) * call_.inverse_width;
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      const float own = of_token(rstd, i), of_own = of_token(mean, i);
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        lower[i][e] = own * (dlower[i][e] - lower[i][e] * of_own);
+        upper[i][e] = own * (dupper[i][e] - upper[i][e] * of_own);
+      }
+    }
+  }
+  static __device__ void load_gradient(Values& to, const LanePair<Memory::kPitch>& pair,
+                                       std::uint32_t memory, unsigned tile) {
+    Pairs<1> pairs[kOwn];
+    pair.load_own(pairs, memory + Memory::kDy, tile);
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      to[i][0] = low_of(pairs[i].set[0]), to[i][1] = high_of(pairs[i].set[0]);
+    }
+  }
+  // v becomes n, d becomes w d.
+  __device__ void add_products(float& sum, float (&v)[2], float (&d)[2], float rstd, int part) {
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      v[e] *= rstd;
+      dnorm_[part][e] += d[e] * v[e];
+      d[e] *= constants_.weight(part, e);
+      sum += d[e] * v[e];
+    }
+  }
+
+  template <bool Whole>
+  __device__ void store(const Values& v, int channel, int first) const {
+    if (!lane_.inside) return;
+    const LaneStore<1> to(input_.y, input_.conv, channel0_, first, channel);
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) to.template store<Whole>(i, {{pack_pair(v[i][0], v[i][1])}});
+  }
+
+  const InputsCall& call_;
+  const Input& input_;
+  int channel0_;
+  HeadLane lane_;
+  int head_;
+  HeadConstants constants_;
+  LaneRanks<Memory::kZPitch> ranks_;
+  LanePair<Memory::kPitch> lower_, upper_;
+  float dnorm_[2][2] = {};
 };
 
-// The convolution's output becomes y, normalized and rotated.
-__device__ inline void forward_tile(float (&v)[4][8], const HeadShared& shared,
-                                    const InputsCall& call, const Input& input,
-                                    const Place& place) {
-  const QuadLane& lane = place.lane;
-  if (input.norm != nullptr) {
-    float sums[4], weight[8];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      sums[i] = 0;
-#pragma unroll
-      for (int e = 0; e < 8; ++e) sums[i] += v[i][e] * v[i][e];
-    }
-    sum_over_heads(sums, shared, call.head_width);
-    load_norm(weight, shared, lane);
-    const int channel = place.channel0 + lane.lower;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float rstd = 1.0f / sqrtf(sums[i] / static_cast<float>(call.head_width) + call.epsilon);
-      if (place.has(i) && channel % call.head_width == 0) {
-        input.rstd.row(place.t + i)[channel / call.head_width] = rstd;
-      }
-#pragma unroll
-      for (int e = 0; e < 8; ++e) v[i][e] *= rstd * weight[e];
-    }
-  }
-  if (input.rotates) rotate<false>(v, shared, LaneRows(place.slot), lane, call.head_width / 2);
-}
-
-// dy of the lane's quads, zeros where there is none.
-__device__ inline void load_gradient(Pair (&dy)[4][4], const Input& input, const Place& place) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    uint2 low = {0, 0}, high = {0, 0};
-    if (place.has(i)) {
-      const bf16* row = input.dy.row(place.t + i) + place.channel0;
-      low = *reinterpret_cast<const uint2*>(row + place.lane.lower);
-      high = *reinterpret_cast<const uint2*>(row + place.lane.upper);
-    }
-    dy[i][0] = low.x, dy[i][1] = low.y, dy[i][2] = high.x, dy[i][3] = high.y;
-  }
-}
-
-// The convolution's output becomes its gradient r (w d - n mean(w d n)), with n = v r and d what
-// comes back through the rotation; dnorm gets d n.
-__device__ inline void backward_tile(float (&v)[4][8], float (&dnorm)[8], const Pair (&dy)[4][4],
-                                     const HeadShared& shared, const InputsCall& call,
-                                     const Input& input, const Place& place) {
-  float d[4][8], weight[8], sums[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-#pragma unroll
-    for (int q = 0; q < 4; ++q) {
-      d[i][2 * q] = low_of(dy[i][q]), d[i][2 * q + 1] = high_of(dy[i][q]);
-    }
-  }
-  if (input.rotates) rotate<true>(d, shared, LaneRows(place.slot), place.lane, call.head_width / 2);
-  load_norm(weight, shared, place.lane);
-  const int head = (place.channel0 + place.lane.lower) / call.head_width;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float rstd = place.has(i) ? input.rstd.row(place.t + i)[head] : 0.0f;
-    sums[i] = 0;
-#pragma unroll
-    for (int e = 0; e < 8; ++e) {
-      v[i][e] *= rstd;
-      dnorm[e] += d[i][e] * v[i][e];
-      d[i][e] *= weight[e];
-      sums[i] += d[i][e] * v[i][e];
-      d[i][e] *= rstd;
-    }
-    sums[i] *= rstd / static_cast<float>(call.head_width);
-  }
-  sum_over_heads(sums, shared, call.head_width);
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-#pragma unroll
-    for (int e = 0; e < 8; ++e) v[i][e] = d[i][e] - v[i][e] * sums[i];
-  }
-}
-
-// The block's share of the norm's gradient, a row a head.
-__device__ inline void store_norm_gradient(float (&dnorm)[8], const InputsCall& call,
-                                           const Input& input, const QuadLane& lane) {
-#pragma unroll
-  for (int e = 0; e < 8; ++e) {
-    for (int other = 4; other < 32; other *= 2) {
-      dnorm[e] += __shfl_xor_sync(~0u, dnorm[e], other);
-    }
-  }
-  if (!lane.inside || threadIdx.x % 32 >= 4) return;
-  const std::int64_t block =
-      blockIdx.y * std::int64_t{input.blocks} + blockIdx.x - input.first_block;
-  float* to = input.dnorm + block * call.block_channels();
-#pragma unroll
-  for (int e = 0; e < 4; ++e) {
-    to[lane.lower + e] = dnorm[e];
-    to[lane.upper + e] = dnorm[4 + e];
-  }
-}
-
-template <bool Backward>
-__global__ void __launch_bounds__(kQuadThreads, 2)
+template <bool Backward, int Resident>
+__global__ void __launch_bounds__(kHeadThreads, Resident)
     inputs_kernel(const __grid_constant__ InputsCall call) {
-  extern __shared__ __align__(16) char memory[];
+  using Memory = HeadBlock<Backward>;
+  extern __shared__ __align__(1024) char bytes[];
   wait_for_previous();
   allow_next();
   int index = 0;
   while (index + 1 < call.count && blockIdx.x >= call.input[index + 1].first_block) ++index;
   const Input& input = call.input[index];
-  const HeadShared shared(shared_address(memory));
-  const QuadOrder order{call.head_width / 2};
-  const int width = call.block_channels();
-  const QuadChannels channels{static_cast<int>(blockIdx.x - input.first_block) * width, width};
+  const std::uint32_t memory = shared_address(bytes);
+  const int channel0 = static_cast<int>(blockIdx.x - input.first_block) * call.block_channels();
   const std::int64_t first = blockIdx.y * call.chunk_rows;
   const std::int64_t end = min(first + call.chunk_rows, call.rows);
-  QuadLoader<1> loader(shared_address(memory), &input.conv, channels, call.reach, call.positions,
-                       call.rows, first);
-  for (int block = 0; block < 3; ++block) loader.next();
-  load_quad_filters(shared, &input.conv, channels, order);
-  load_head_constants(shared, call.frequency, input.norm, call.head_width);
-  __syncthreads();
-  ColumnFilters filters[4];
-#pragma unroll
-  for (int j = 0; j < 4; ++j) filters[j].load(shared, j);
-  const QuadLane lane(order, width);
-  const Rows<bf16>& to = Backward ? input.dconvolved : input.y;
-  const bool inside = lane.inside && channels.first + lane.lower < input.conv.channels;
-  float dnorm[8] = {};
-  for (int tile = 0; first + tile * kTokens < end; ++tile) {
-    wait_copies<1>();
-    __syncthreads();
+  RowLoader<Memory, Backward> loader(memory, input.conv, channel0, first);
+  const auto next = [&](unsigned block) {
+    copy_positions(memory + Memory::kPositions, call.positions, call.rows, first, block);
     loader.next();
-    const std::int64_t tile_first = first + tile * kTokens;
-    const Place place{lane,
-                      (kLead + tile * kTokens) % kRing,
-                      channels.first,
-                      tile_first + threadIdx.x % 32 / 4 * 4,
-                      end,
-                      inside};
-    Pair packed[4][4];
-    if (Backward) load_gradient(packed, input, place);  // used after the convolution
-    float v[4][8];
-    convolve_tile<true>(v, filters, shared, place.slot, lane, input.conv);
-    if (Backward) {
-      backward_tile(v, dnorm, packed, shared, call, input, place);
+  };
+  for (unsigned block = 0; block < 3; ++block) next(block);
+  InputPart<Backward> part(call, input, memory, channel0);
+  for (unsigned tile = 0; first + tile * kTokens < end; ++tile) {
+    const bool whole = loader.wait(tile);
+    next(tile + 3);
+    const int tile_first = static_cast<int>(first + tile * kTokens);
+    if (whole) {
+      part.template run<true>(memory, tile, tile_first);
     } else {
-      forward_tile(v, shared, call, input, place);
+      part.template run<false>(memory, tile, tile_first);
     }
-    pack_quads(packed, v);
-    if (inside) store_quads({to.data + channels.first, to.stride}, packed, lane, tile_first, end);
   }
   wait_copies<0>();
-  if (Backward) store_norm_gradient(dnorm, call, input, lane);
+  if constexpr (Backward) part.store_norm_gradient();
 }
 
-bool takes(std::span<const AttentionInput> inputs, const HeadsShape& shape) {
+ConvCall convolution(const AttentionInput& in, const HeadsShape& shape, cudaStream_t stream,
+                     Workspace& workspace) {
+  return {stream, workspace, in.filters, in.conv, shape.rows};
+}
+
+bool takes_one(const ConvCall& call, std::initializer_list<Tensor> tensors) {
+  return call.shape.kind == FilterKind::lowrank && takes(call, tensors) &&
+         has_whole_packs(call, tensors);
+}
+
+bool takes_all(std::span<const AttentionInput> inputs, const HeadsShape& shape, cudaStream_t stream,
+               Workspace& workspace) {
   const std::int64_t width = shape.head_width;
   bool all = !inputs.empty() && inputs.size() <= kMostInputs && inputs[0].x.size() > 0 &&
-             width % 32 == 0 && width <= kQuadChannels;
+             width % 32 == 0 && width <= 2 * kHalfChannels && shape.rows.part == ConvPart::all;
   for (const AttentionInput& in : inputs) {
-    all = all && quads_take(in.filters, in.conv, shape.rows, in.x) && packable(16, {in.y});
+    all = all && takes_one(convolution(in, shape, stream, workspace), {in.x, in.y});
   }
   return all;
 }
@@ -220,19 +269,21 @@ bool takes(std::span<const AttentionInput> inputs, const HeadsShape& shape) {
 // A call for the inputs that `add` gives to it, one by one.
 class InputsLaunch {
  public:
-  InputsLaunch(const HeadsShape& shape, const double* frequency) {
+  InputsLaunch(const HeadsShape& shape, const double* frequency, bool backward)
+      : blocks_all_(132 * resident(backward)) {
     call_.head_width = static_cast<int>(shape.head_width);
+    call_.inverse_width = 1.0f / static_cast<float>(call_.head_width);
     call_.epsilon = static_cast<float>(shape.norm_epsilon);
     call_.frequency = frequency;
-    call_.reach = shape.rows.reach.data<std::int32_t>();
     call_.positions = shape.positions.data<std::int32_t>();
   }
 
-  Input& add(const AttentionInput& in) {
+  // to: y or, with a gradient dy, that of what is convolved.
+  Input& add(const AttentionInput& in, const ConvCall& conv, const Tensor& to, const Tensor& dy) {
     Input& input = call_.input[call_.count++];
     input = {};
-    input.conv = describe_quads(in.filters, in.conv, in.x);
-    input.y = rows_of<bf16>(in.y);
+    input.conv = describe(conv, in.x, dy, call_.block_channels(), blocks_all_);
+    input.y = rows_of<bf16>(to);
     input.rstd = rows_of<float>(in.rstd);
     input.norm = in.norm_weight.empty() ? nullptr : data_of<bf16>(in.norm_weight);
     input.rotates = in.rotates;
@@ -240,7 +291,7 @@ class InputsLaunch {
     input.blocks = ceil_div(input.conv.channels, call_.block_channels());
     blocks_ += input.blocks;
     call_.rows = in.x.rows();
-    call_.chunk_rows = quad_chunk_rows(call_.rows, blocks_);
+    call_.chunk_rows = chunk_rows(call_.rows, blocks_all_ / blocks_);
     return input;
   }
   std::int64_t chunks() const { return ceil_div(call_.rows, call_.chunk_rows); }
@@ -254,13 +305,14 @@ class InputsLaunch {
   template <bool Backward>
   void run(cudaStream_t stream) const {
     const dim3 grid(static_cast<unsigned>(blocks_), static_cast<unsigned>(chunks()));
-    launch_overlapped(inputs_kernel<Backward>, grid, kQuadThreads, HeadShared::kAllBytes, stream,
-                      call_);
+    const auto kernel = resident(Backward) == (Backward ? 2 : 3) ? inputs_kernel < Backward,
+               Backward ? 2 : 3 > : inputs_kernel < Backward, Backward ? 3 : 4 > ;
+    launch_overlapped(kernel, grid, kHeadThreads, HeadBlock<Backward>::kBytes, stream, call_);
   }
 
  private:
   InputsCall call_{};
-  int blocks_ = 0;
+  int blocks_all_, blocks_ = 0;
 };
 
 }  // namespace
@@ -269,9 +321,13 @@ class InputsLaunch {
 void CudaBackend::attention_inputs_forward(std::span<const AttentionInput> inputs,
                                            const HeadsShape& shape) {
   using namespace cuda;
-  if (!takes(inputs, shape)) return Backend::attention_inputs_forward(inputs, shape);
-  InputsLaunch launch(shape, rope_frequencies(shape.head_width, shape.rope_theta));
-  for (const AttentionInput& in : inputs) launch.add(in);
+  if (!takes_all(inputs, shape, stream_, *workspace_)) {
+    return Backend::attention_inputs_forward(inputs, shape);
+  }
+  InputsLaunch launch(shape, rope_frequencies(shape.head_width, shape.rope_theta), false);
+  for (const AttentionInput& in : inputs) {
+    launch.add(in, convolution(in, shape, stream_, *workspace_), in.y, {});
+  }
   launch.run<false>(stream_);
 }
 
@@ -279,13 +335,15 @@ void CudaBackend::attention_inputs_backward(std::span<const AttentionInputGradie
                                             std::span<const AttentionInput> inputs,
                                             const HeadsShape& shape) {
   using namespace cuda;
-  const bool made_again = takes(inputs, shape);  // the forward pass left `convolved` unwritten
+  // Then the forward pass left `convolved` unwritten.
+  const bool made_again = takes_all(inputs, shape, stream_, *workspace_);
   bool one_pass = made_again && mode_ == NumericsMode::fast;
   bool normed = false;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (inputs[i].norm_weight.empty()) continue;
     normed = true;
-    one_pass = one_pass && packable(16, {gradients[i].dy, gradients[i].dconvolved});
+    one_pass = one_pass && takes_one(convolution(inputs[i], shape, stream_, *workspace_),
+                                     {inputs[i].x, gradients[i].dy, gradients[i].dconvolved});
   }
   if (!one_pass || !normed) {
     for (const AttentionInput& in : inputs) {
@@ -295,14 +353,13 @@ void CudaBackend::attention_inputs_backward(std::span<const AttentionInputGradie
     return Backend::attention_inputs_backward(gradients, inputs, shape);
   }
 
-  InputsLaunch launch(shape, rope_frequencies(shape.head_width, shape.rope_theta));
+  InputsLaunch launch(shape, rope_frequencies(shape.head_width, shape.rope_theta), true);
   Tensor dnorm_weights[kMostInputs];
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (inputs[i].norm_weight.empty()) continue;
     dnorm_weights[launch.count()] = gradients[i].dnorm_weight;
-    Input& input = launch.add(inputs[i]);
-    input.dy = read_rows<bf16>(gradients[i].dy);
-    input.dconvolved = rows_of<bf16>(gradients[i].dconvolved);
+    launch.add(inputs[i], convolution(inputs[i], shape, stream_, *workspace_),
+               gradients[i].dconvolved, gradients[i].dy);
   }
   std::int64_t partial_rows = 0;
   for (int i = 0; i < launch.count(); ++i) partial_rows += launch.norm_rows(i);

@@ -268,8 +268,8 @@ bool fast_forward(const ConvCall& call, Tensor y, Tensor x) {
 
 bool fast_backward(const ConvCall& call, const ConvGradients& g, Tensor dy, Tensor x,
                    ConvWants wants) {
-  return call.shape.kind == FilterKind::lowrank ? mma_conv_backward(call, g, dy, x, wants)
-                                                : direct_conv_backward(call, g, dy, x, wants);
+  if (call.shape.kind != FilterKind::fixed && mma_conv_backward(call, g, dy, x, wants)) return true;
+  return call.shape.kind != FilterKind::lowrank && direct_conv_backward(call, g, dy, x, wants);
 }
 
 // All rows are computed with the boundary, forward the last part and backward the first. The
@@ -284,6 +284,14 @@ void CudaBackend::conv_forward(Tensor y, Tensor x, const ConvFilters& filters,
   if (x.size() == 0 || cuda::is_computed_with_the_boundary(rows)) return;
   const cuda::ConvCall call{stream_, *workspace_, filters, shape, rows};
   if (!cuda::fast_forward(call, y, x)) cuda::forward(call, y, x);
+}
+
+void CudaBackend::conv_forward_add(Tensor sum, Tensor x, Tensor addend, const ConvFilters& filters,
+                                   const ConvShape& shape, const ConvRows& rows) {
+  if (x.size() == 0) return;
+  const cuda::ConvCall call{stream_, *workspace_, filters, shape, rows};
+  if (rows.part == ConvPart::all && cuda::mma_conv_forward_add(call, sum, x, addend)) return;
+  Backend::conv_forward_add(sum, x, addend, filters, shape, rows);
 }
 
 void CudaBackend::conv_backward_input(Tensor dx, Tensor dgenerated, Tensor dhalo, Tensor dy,

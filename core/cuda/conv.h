@@ -28,6 +28,7 @@ bool direct_conv_backward(const ConvCall& call, const ConvGradients& gradients, 
 // On the matrix units, in bf16: low-rank filters of up to 16 ranks and 4 taps; forward, also
 // head-wise ones of 4 taps.
 bool mma_conv_forward(const ConvCall& call, Tensor y, Tensor x);
+bool mma_conv_forward_add(const ConvCall& call, Tensor sum, Tensor x, Tensor addend);
 bool mma_conv_backward(const ConvCall& call, const ConvGradients& gradients, Tensor dy, Tensor x,
                        ConvWants wants);
 

@@ -46,14 +46,17 @@ struct MmaConvCall {
   bool whole_packs;  // 8 channels of a row move as one, else 4
 };
 
-// A block of `Warps` warps, `Sets` times 16 channels each, and its shared memory in bytes.
+// A block of `Warps` warps, `Sets` times 16 channels each, and its shared memory in bytes. All
+// threads fill the ring.
 template <int Warps, int Sets, bool Headwise, bool Backward>
 struct Block {
   static constexpr bool kHeadwise = Headwise;
-  static constexpr int kThreads = 32 * Warps;
+  static constexpr bool kWholePacks = false;  // promised: rows and z move in packs of 16 bytes
+  static constexpr int kThreads = 32 * Warps, kLoaders = kThreads;
   static constexpr int kChannels = 16 * Sets * Warps;
   static constexpr int kPitch = std::bit_ceil(2u * kChannels);  // of a row of the ring
   static constexpr int kRowsBytes = kRing * kPitch;
+  static constexpr int kDy = kRowsBytes;                      // where dy begins
   static constexpr int kZ = kRowsBytes * (Backward ? 2 : 1);  // where z begins
   static constexpr int kZPitch = Headwise ? kMostGroups * kTaps * 2 : kRanks * 2;
   static constexpr int kReach = kZ + kRing * kZPitch;
@@ -123,28 +126,41 @@ struct alignas(4 * Sets) Pairs {
 template <int Sets, int Pitch, int First>
 class LaneColumn {
  public:
-  __device__ LaneColumn() : places_(place(0), place(First < 0 ? -kOwn : kOwn)) {}
+  __device__ LaneColumn() : LaneColumn(lane_channel<Sets>()) {}
+  // The lane's first channel is `channel` of the block.
+  __device__ explicit LaneColumn(int channel)
+      : places_(place(channel, 0), place(channel, First < 0 ? -kOwn : kOwn)) {}
 
   __device__ void load(Pairs<Sets> (&to)[kSeen], std::uint32_t rows, unsigned tile) const {
     const std::uint32_t own = places_.first(rows, tile), other = places_.second(rows, tile);
 #pragma unroll
     for (int i = 0; i < kSeen; ++i) {
-      const int row = (First + i) & (kOwn - 1);
       const bool is_own = First + i >= 0 && First + i < kOwn;
-      const std::uint32_t at = ((is_own ? own : other) ^ piece_swap(row)) + row * Pitch;
-      if constexpr (Sets == 1) {
-        to[i].set[0] = static_cast<Pair>(load_shared4(at));
-      } else {
-        const uint2 loaded = load_shared8(at);
-        to[i].set[0] = loaded.x, to[i].set[1] = loaded.y;
-      }
+      to[i] = load_row(is_own ? own : other, (First + i) & (kOwn - 1));
     }
+  }
+  // The lane's own tokens, of a ring that need not be the same.
+  __device__ void load_own(Pairs<Sets> (&to)[kOwn], std::uint32_t rows, unsigned tile) const {
+    const std::uint32_t own = places_.first(rows, tile);
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) to[i] = load_row(own, i);
   }
 
  private:
   // Of a row whose lowest three bits are zeros.
-  static __device__ unsigned place(int further) {
-    return ring_place<Pitch>(kLead + lane_token() + further, lane_channel<Sets>() * 2);
+  static __device__ unsigned place(int channel, int further) {
+    return ring_place<Pitch>(kLead + lane_token() + further, channel * 2);
+  }
+  static __device__ Pairs<Sets> load_row(std::uint32_t eight, int row) {
+    const std::uint32_t at = (eight ^ piece_swap(row)) + row * Pitch;
+    Pairs<Sets> pairs;
+    if constexpr (Sets == 1) {
+      pairs.set[0] = static_cast<Pair>(load_shared4(at));
+    } else {
+      const uint2 loaded = load_shared8(at);
+      pairs.set[0] = loaded.x, pairs.set[1] = loaded.y;
+    }
+    return pairs;
   }
   Places<Pitch> places_;
 };
@@ -202,6 +218,7 @@ class LaneReach {
 
 // Fills the ring, 32 rows at a time from kLead rows before the chunk on; rows, channels and ranks
 // outside of the tensors become zeros. A thread copies the same 16 bytes of every 8th or 16th row.
+// Where a block has several rings, each is filled by Sizes::kLoaders of its threads.
 template <class Sizes, bool Backward>
 class RowLoader {
  public:
@@ -222,11 +239,11 @@ class RowLoader {
   __device__ void next() {
     const std::uint32_t to = memory_ + slot_ * Sizes::kPitch + to_;
     if (first_ >= 0 && first_ <= last_whole_) {
-      copy_rows<true>(to, call_.x);
-      if (Backward) copy_rows<true>(to + Sizes::kRowsBytes, call_.dy);
+      copy_rows<true>(to, call_.x, 0);
+      if (copies_dy()) copy_rows<true>(to, call_.dy, Sizes::kDy);
     } else {
-      copy_rows<false>(to, call_.x);
-      if (Backward) copy_rows<false>(to + Sizes::kRowsBytes, call_.dy);
+      copy_rows<false>(to, call_.x, 0);
+      if (copies_dy()) copy_rows<false>(to, call_.dy, Sizes::kDy);
     }
     if (copies_reach()) {
       copy_reach();
@@ -238,10 +255,10 @@ class RowLoader {
     commit_copies();
   }
 
-  // Waits for all that a tile needs and asks for what the one after next will. Whether the tile is
-  // whole: all of its rows exist, and no tap of its tokens (and of the 3 after) meets a document's
-  // start. Every thread of the block must call it.
-  __device__ bool arrive(unsigned tile) {
+  // Waits for all that a tile needs. Whether the tile is whole: all of its rows exist, and no tap
+  // of its tokens (and of the 3 after) meets a document's start. Every thread of the block must
+  // call it, and ask for what the tile after next needs then.
+  __device__ bool wait(unsigned tile) {
     wait_copies<1>();
     bool broken = false;
     if (copies_reach()) {  // has its own copies already
@@ -252,41 +269,63 @@ class RowLoader {
           (row >= kLead && load_shared4(ring_at<4>(reach, row * 4, tile)) < least) ||
           (row < kLead + kTaps - 1 && load_shared4(ring_at<4>(reach, row * 4, tile + 1)) < least);
     }
-    const bool whole = __syncthreads_or(broken) == 0;
+    return __syncthreads_or(broken) == 0;
+  }
+  __device__ bool arrive(unsigned tile) {
+    const bool whole = wait(tile);
     next();
     return whole;
   }
 
  private:
   static constexpr int kPacks = Sizes::kChannels / 8;
-  static constexpr int kStep = Sizes::kThreads / kPacks;  // rows that one round of copies covers
+  static constexpr int kStep = Sizes::kLoaders / kPacks;  // rows that one round of copies covers
   static_assert(kStep == 8 || kStep == 16, "rows of two rounds differ in bit 3 or 4");
 
-  static __device__ bool copies_reach() { return threadIdx.x >= Sizes::kThreads - kTokens; }
-  static __device__ int row() { return threadIdx.x / kPacks; }
-  static __device__ int pack() { return threadIdx.x % kPacks; }
+  static __device__ unsigned thread() {
+    if constexpr (Sizes::kLoaders == Sizes::kThreads) return threadIdx.x;
+    return threadIdx.x % Sizes::kLoaders;
+  }
+  static __device__ bool copies_reach() { return thread() >= Sizes::kLoaders - kTokens; }
+  static __device__ int row() { return thread() / kPacks; }
+  static __device__ int pack() { return thread() % kPacks; }
+  __device__ bool copies_dy() const {
+    if constexpr (Sizes::kLoaders == Sizes::kThreads) return Backward;
+    return Backward && call_.dy.data != nullptr;
+  }
   __device__ bool has(int row) const {
     return static_cast<unsigned>(first_ + row) < static_cast<unsigned>(call_.rows);
   }
-  // Whole: all of the 32 rows exist.
+  // Whole: all of the 32 rows exist. ring: where the rows' ring begins behind that of x.
   template <bool Whole>
-  __device__ void copy_rows(std::uint32_t to, const Rows<const bf16>& rows) const {
-    const auto stride = static_cast<int>(rows.stride);
-    const bf16* from = rows.data + (std::int64_t{first_ + row()} * stride + column_);
+  __device__ void copy_rows(std::uint32_t to, const Rows<const bf16>& rows, int ring) const {
+    const auto stride = static_cast<int>(rows.stride * sizeof(bf16));
+    const auto column = reinterpret_cast<std::uint64_t>(rows.data + column_);
+    const std::uint64_t first = address_after(column, first_ + row(), stride);
+    if (Sizes::kWholePacks || call_.whole_packs) {
 #pragma unroll
-    for (int i = 0; i < kTokens; i += kStep) {
-      const bool there = inside_ && (Whole || has(row() + i));
-      copy_pack((to ^ piece_swap(i)) + i * Sizes::kPitch,
-                Whole || there ? from + i * stride : rows.data, there);
+      for (int i = 0; i < kTokens; i += kStep) {
+        const bool there = inside_ && (Whole || has(row() + i));
+        const std::uint64_t from = Whole || there ? address_after(first, stride, i) : column;
+        copy_ahead((to ^ piece_swap(i)) + i * Sizes::kPitch + ring,
+                   reinterpret_cast<const void*>(from), there);
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < kTokens; i += kStep) {
+        const bool there = inside_ && (Whole || has(row() + i));
+        const std::uint64_t from = Whole || there ? address_after(first, stride, i) : column;
+        const std::uint32_t pack = (to ^ piece_swap(i)) + i * Sizes::kPitch + ring;
+        copy_ahead<8>(pack, reinterpret_cast<const void*>(from), there);
+        copy_ahead<8>(pack + 8, reinterpret_cast<const void*>(from + 8), there);
+      }
     }
   }
-  __device__ void copy_pack(std::uint32_t to, const bf16* from, bool there) const {
-    if (call_.whole_packs) {
-      copy_ahead(to, from, there);
-    } else {
-      copy_ahead<8>(to, from, there);
-      copy_ahead<8>(to + 8, from + 4, there);
-    }
+  // first + count * bytes in one instruction, of which the compiler makes several.
+  static __device__ std::uint64_t address_after(std::uint64_t first, int count, int bytes) {
+    std::uint64_t address;
+    asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(address) : "r"(count), "r"(bytes), "l"(first));
+    return address;
   }
 
   __device__ void copy_reach() const {
@@ -298,10 +337,11 @@ class RowLoader {
 
   // The block's columns of z, in pieces of 1 << z_shift.
   __device__ void copy_ranks() const {
-    constexpr int kOthers = Sizes::kThreads - kTokens;
-    const int shift = call_.z_shift, columns = call_.z_columns;
+    constexpr int kOthers = Sizes::kLoaders - kTokens;
+    const int shift = Sizes::kWholePacks ? 3 : call_.z_shift;
+    const int columns = Sizes::kWholePacks ? std::countr_zero(unsigned{kRanks}) : call_.z_columns;
 #pragma unroll 1
-    for (unsigned i = threadIdx.x; i < kTokens << columns >> shift; i += kOthers) {
+    for (unsigned i = thread(); i < kTokens << columns >> shift; i += kOthers) {
       const unsigned row = i << shift >> columns, column = (i << shift) & ((1u << columns) - 1);
       const unsigned quad = (slot_ + row) / 4;
       const std::uint32_t to = memory_ + Sizes::kZ +
@@ -331,17 +371,19 @@ class RowLoader {
   const bf16* z_;
 };
 
-// Where a lane stores its channels of its tokens of a tile, whose first row is `first`.
+// Where a lane stores its channels of its tokens of a tile, whose first row is `first`. The first
+// of its channels is `channel` of the block, whose first one is channel0.
 template <int Sets>
 class LaneStore {
  public:
-  __device__ LaneStore(const Rows<bf16>& to, const MmaConvCall& call, int channel0, int first)
+  __device__ LaneStore(const Rows<bf16>& to, const MmaConvCall& call, int channel0, int first,
+                       int channel = lane_channel<Sets>())
       : stride_(static_cast<unsigned>(to.stride) * sizeof(bf16)),
         left_(static_cast<int>(call.rows) - first - lane_token()),
-        inside_(channel0 + lane_channel<Sets>() < call.channels),
+        inside_(channel0 + channel < call.channels),
         to_(reinterpret_cast<char*>(to.data) +
             (std::int64_t{first + lane_token()} * stride_ +
-             (channel0 + lane_channel<Sets>()) * static_cast<int>(sizeof(bf16)))) {}
+             (channel0 + channel) * static_cast<int>(sizeof(bf16)))) {}
 
   // Whole: all of the tile's rows exist.
   template <bool Whole>
@@ -381,13 +423,21 @@ inline bool takes(const ConvCall& call, std::initializer_list<Tensor> tensors) {
          packable(16, {call.filters.u});
 }
 
+// Rows of each of about `chunks` chunks, whole tiles.
+inline std::int64_t chunk_rows(std::int64_t rows, std::int64_t chunks) {
+  const std::int64_t even = ceil_div(rows, std::max<std::int64_t>(1, chunks));
+  return ceil_div<std::int64_t>(even, kTokens) * kTokens;
+}
+
+// Whether whole packs may be promised of such a call.
+inline bool has_whole_packs(const ConvCall& call, std::initializer_list<Tensor> tensors) {
+  return packable(16, tensors) && packable(16, {call.filters.generated});
+}
+
 // A call whose rows are cut for `blocks` blocks in all: by the shape alone, so that bits are too.
 inline MmaConvCall describe(const ConvCall& call, const Tensor& x, const Tensor& dy,
                             int block_channels, int blocks) {
   const std::int64_t wide = ceil_div<std::int64_t>(x.cols(), block_channels);
-  const std::int64_t chunks = std::max<std::int64_t>(1, blocks / wide);
-  const std::int64_t rows =
-      ceil_div<std::int64_t>(ceil_div<std::int64_t>(x.rows(), chunks), kTokens) * kTokens;
   const Tensor& z = call.filters.generated;
   const bool headwise = call.shape.kind == FilterKind::headwise;
   const auto size = static_cast<int>(headwise ? call.shape.head_size : call.shape.filter_rank);
@@ -401,7 +451,7 @@ inline MmaConvCall describe(const ConvCall& call, const Tensor& x, const Tensor&
           headwise ? nullptr : data_of<bf16>(call.filters.u),
           call.rows.reach.data<std::int32_t>(),
           x.rows(),
-          rows,
+          chunk_rows(x.rows(), blocks / wide),
           static_cast<int>(x.cols()),
           call.shape.width,
           size,

@@ -1,186 +1,246 @@
-// y = silu(gate) * up with the low-rank convolutions of both in the same pass, in bf16. Two warps
-// of a block convolve 64 channels of gate, two the same channels of up; through shared memory they
-// trade half of their tokens, so that each has gate and up of the other half. Neither is stored:
-// the backward pass makes them again from what was convolved, which takes as many bytes as reading
-// them.
+// y = silu(gate) * up with the low-rank convolutions of both in the same pass, in bf16. Gate and up
+// have a ring each, and a lane convolves the same two channels of both (conv_mma_rows.cuh), so that
+// they meet in its registers. Neither is stored: the backward pass makes them again from what was
+// convolved, which takes as many bytes as reading them.
+#include <cstdlib>
+
+#include "core/cuda/conv_mma_filters.cuh"
 #include "core/cuda/cuda_backend.h"
-#include "core/cuda/launch.cuh"
-#include "core/cuda/lowrank_quads.cuh"
 
 namespace convoy {
 namespace cuda {
 namespace {
 
-constexpr int kHalfChannels = kQuadChannels / 2, kHalfWarps = kQuadWarps / 2;
-constexpr int kTraded = 2;                                // tokens of a lane
-constexpr int kTradeBytes = kQuadThreads * kTraded * 32;  // f32 of 8 channels each
+using namespace mma_conv;
+
+constexpr int kWarps = 4;  // of a block
+// Blocks an SM. Backward, dy comes in a ring where three are resident, else straight.
+int variant() {
+  static const char* value = std::getenv("CONVOY_FUSED_VARIANT");
+  return value == nullptr ? 0 : std::atoi(value);
+}
 
 struct SwigluCall {
-  QuadConv convs[2];  // gate, up
-  Rows<bf16> y;       // forward
-  Rows<const bf16> dy;
-  Rows<bf16> dgate, dup;  // backward
-  const std::int32_t* reach;
-  std::int64_t rows, chunk_rows;
+  MmaConvCall conv[2];  // gate, up, where dy is that of the activation
+  Rows<bf16> y;         // forward
+  Rows<bf16> dgate, dup;
 };
 
-// The two tokens that the lane keeps: its own values of them, and those of the warp that convolved
-// the other matrix. Warps of gate keep the first two of four, those of up the others.
-__device__ inline void trade(float (&gate)[kTraded][8], float (&up)[kTraded][8],
-                             const float (&sum)[4][8], std::uint32_t memory) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const bool is_up = warp >= kHalfWarps;
-  const auto place = [&](int of_warp, int token, int four) {
-    return memory + ((of_warp * kTraded + token) * 2 + four) * 512 + lane * 16;
-  };
-#pragma unroll
-  for (int i = 0; i < kTraded; ++i) {
-    float sent[8];
-#pragma unroll
-    for (int e = 0; e < 8; ++e) sent[e] = is_up ? sum[i][e] : sum[i + kTraded][e];
-    store_shared16(place(warp, i, 0), sent[0], sent[1], sent[2], sent[3]);
-    store_shared16(place(warp, i, 1), sent[4], sent[5], sent[6], sent[7]);
+// Gate's ring and up's, each filled by half of the block, behind up's dy, and static taps of both.
+template <bool Backward, int Resident>
+struct Memory : Block<kWarps, 1, false, false> {
+  static constexpr bool kWholePacks = true;
+  static constexpr int kLoaders = kThreads / 2;
+  static constexpr int kUp = kRingBytes;
+  static constexpr int kDy = kRingBytes;  // from up's ring on
+  static constexpr int kStatic = 2 * kRingBytes + (Backward && Resident == 3 ? kRowsBytes : 0);
+  static constexpr int kWarpStatic = LanePair<kPitch>::kStaticBytes;
+  static constexpr int kBytes = kStatic + 2 * kWarps * kWarpStatic;
+  static_assert(kRingBytes % 128 == 0, "pieces change places within 128 bytes");
+
+  static __device__ std::uint32_t taps(std::uint32_t memory, int conv) {
+    return memory + kStatic + (conv * kWarps + threadIdx.x / 32) * kWarpStatic;
   }
-  __syncthreads();
+};
+
+// 1 / (1 + e^-x), wrong by some 2^-21 of itself; 0 below -87.
+__device__ inline float fast_sigmoid(float x) {
+  float power, inverse;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x * -1.44269504f));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
+  return inverse;
+}
+
+// A lane's two channels of gate and up.
+template <bool Backward, int Resident>
+class SwigluPart {
+  using Sizes = Memory<Backward, Resident>;
+
+ public:
+  __device__ SwigluPart(const SwigluCall& call, std::uint32_t memory, int channel0)
+      : call_(call),
+        channel0_(channel0),
+        ranks_(LaneFilters<false>::z_byte(call.conv[0], channel0, 16)),
+        gate_(call.conv[0], channel0, lane_channel<1>(), true, Sizes::taps(memory, 0)),
+        up_(call.conv[1], channel0, lane_channel<1>(), true, Sizes::taps(memory, 1)) {}
+
+  // Whole: all rows of the tile exist, and no tap meets a document's start. first: its first row.
+  template <bool Whole>
+  __device__ void run(std::uint32_t memory, unsigned tile, int first) const {
+    LaneReach reach;
+    if (!Whole) reach.load(memory + Sizes::kReach, tile);
+    Pairs<1> dy[kOwn];
+    if constexpr (Backward && Resident == 4) {
+      const Rows<const bf16>& rows = call_.conv[1].dy;
+      const int own = first + lane_token();
+      const bf16* from = rows.data + own * rows.stride + channel0_ + lane_channel<1>();
 #pragma unroll
-  for (int i = 0; i < kTraded; ++i) {
+      for (int i = 0; i < kOwn; ++i) {
+        const bool there = channel0_ + lane_channel<1>() < call_.conv[0].channels &&
+                           (Whole || own + i < static_cast<int>(call_.conv[0].rows));
+        dy[i].set[0] = there ? __ldcs(reinterpret_cast<const Pair*>(from + i * rows.stride)) : 0u;
+      }
+    }
+    float gate[kOwn][2], up[kOwn][2];
+    uint2 z[kOwn - 1];
+    ranks_.template load<kOwn / 2>(z, memory + Sizes::kZ, tile);
+    gate_.template convolve<Whole>(gate, z, memory, tile, reach);
+    const std::uint32_t of_up = memory + Sizes::kUp;
+    ranks_.template load<kOwn / 2>(z, of_up + Sizes::kZ, tile);
+    up_.template convolve<Whole>(up, z, of_up, tile, reach);
+    if constexpr (Backward) {
+      if constexpr (Resident == 3) {
+        up_.load_own(dy, of_up + Sizes::kDy, tile);
+      }
+      store_gradients<Whole>(gate, up, dy, first);
+    } else {
+      const LaneStore<1> y(call_.y, call_.conv[0], channel0_, first);
 #pragma unroll
-    for (int four = 0; four < 2; ++four) {
-      const uint4 got = load_shared16(place((warp + kHalfWarps) % kQuadWarps, i, four));
-      const float other[4] = {__uint_as_float(got.x), __uint_as_float(got.y),
-                              __uint_as_float(got.z), __uint_as_float(got.w)};
+      for (int i = 0; i < kOwn; ++i) {
+        float v[2];
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        const int e = 4 * four + k;
-        const float own = is_up ? sum[i + kTraded][e] : sum[i][e];
-        gate[i][e] = is_up ? other[k] : own;
-        up[i][e] = is_up ? own : other[k];
+        for (int e = 0; e < 2; ++e) v[e] = gate[i][e] * fast_sigmoid(gate[i][e]) * up[i][e];
+        y.template store<Whole>(i, {{pack_pair(v[0], v[1])}});
       }
     }
   }
-}
 
-__device__ inline void store_eight(bf16* to, const float (&v)[8]) {
-  __stcs(reinterpret_cast<uint4*>(to), {pack_pair(v[0], v[1]), pack_pair(v[2], v[3]),
-                                        pack_pair(v[4], v[5]), pack_pair(v[6], v[7])});
-}
+ private:
+  template <bool Whole>
+  __device__ void store_gradients(const float (&gate)[kOwn][2], const float (&up)[kOwn][2],
+                                  const Pairs<1> (&dy)[kOwn], int first) const {
+    const LaneStore<1> dgate(call_.dgate, call_.conv[0], channel0_, first);
+    const LaneStore<1> dup(call_.dup, call_.conv[0], channel0_, first);
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      const float d[2] = {low_of(dy[i].set[0]), high_of(dy[i].set[0])};
+      float of_gate[2], of_up[2];
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {  // silu' = s (1 + g (1 - s)) = s + silu - s silu
+        const float s = fast_sigmoid(gate[i][e]), silu = gate[i][e] * s;
+        of_up[e] = d[e] * silu;
+        of_gate[e] = d[e] * up[i][e] * (s + silu - s * silu);
+      }
+      dgate.template store<Whole>(i, {{pack_pair(of_gate[0], of_gate[1])}});
+      dup.template store<Whole>(i, {{pack_pair(of_up[0], of_up[1])}});
+    }
+  }
 
-template <bool Backward>
-__global__ void __launch_bounds__(kQuadThreads, 2)
+  const SwigluCall& call_;
+  int channel0_;
+  LaneRanks<Sizes::kZPitch> ranks_;
+  LanePair<Sizes::kPitch> gate_, up_;
+};
+
+template <bool Backward, int Resident>
+__global__ void __launch_bounds__(32 * kWarps, Resident)
     conv_swiglu_kernel(const __grid_constant__ SwigluCall call) {
-  extern __shared__ __align__(16) char memory[];
+  using Sizes = Memory<Backward, Resident>;
+  extern __shared__ __align__(1024) char bytes[];
   wait_for_previous();
   allow_next();
-  using Memory = QuadShared<2>;
-  const Memory shared(shared_address(memory));
-  const QuadOrder order{4};
-  const QuadChannels channels{static_cast<int>(blockIdx.x) * kHalfChannels, kHalfChannels};
-  const std::int64_t first = blockIdx.y * call.chunk_rows;
-  const std::int64_t end = min(first + call.chunk_rows, call.rows);
-  QuadLoader<2> loader(shared_address(memory), call.convs, channels, call.reach, nullptr, call.rows,
-                       first);
+  const std::uint32_t memory = shared_address(bytes);
+  const int channel0 = blockIdx.x * Sizes::kChannels;
+  const std::int64_t rows = call.conv[0].rows, chunk = call.conv[0].chunk_rows;
+  const std::int64_t first = blockIdx.y * chunk, end = min(first + chunk, rows);
+  const int own = threadIdx.x / Sizes::kLoaders;  // whose ring the thread fills
+  RowLoader<Sizes, Backward && Resident == 3> loader(memory + own * Sizes::kUp, call.conv[own],
+                                                     channel0, first);
   for (int block = 0; block < 3; ++block) loader.next();
-  load_quad_filters(shared, call.convs, channels, order);
-  __syncthreads();
-  ColumnFilters filters[4];
-#pragma unroll
-  for (int j = 0; j < 4; ++j) filters[j].load(shared, j);
-  const QuadLane lane(order, kQuadChannels);
-  const QuadConv& conv = call.convs[Memory::conv_of_warp()];
-  const int channel = channels.first + lane.lower % kHalfChannels;
-  const bool inside = channel < conv.channels;
-  const int kept = threadIdx.x % 32 / 4 * 4 + Memory::conv_of_warp() * kTraded;  // first token
-  for (int tile = 0; first + tile * kTokens < end; ++tile) {
-    wait_copies<1>();
-    __syncthreads();
-    loader.next();
-    const std::int64_t t = first + tile * kTokens + kept;
-    Pack<bf16, 8> dy[kTraded];
-    if (Backward) {
-#pragma unroll
-      for (int i = 0; i < kTraded; ++i) {
-        if (inside && t + i < end) dy[i] = load_pack<8>(call.dy.row(t + i) + channel);
-      }
-    }
-    float sum[4][8], gate[kTraded][8], up[kTraded][8];
-    convolve_tile<false>(sum, filters, shared, (kLead + tile * kTokens) % kRing, lane, conv);
-    trade(gate, up, sum, shared.end);
-#pragma unroll
-    for (int i = 0; i < kTraded; ++i) {
-      if (!inside || t + i >= end) break;
-      float first_of[8], second[8];
-#pragma unroll
-      for (int e = 0; e < 8; ++e) {
-        if (Backward) {
-          const float d = widen(dy[i].element[e]);
-          first_of[e] = d * up[i][e] * silu_gradient(gate[i][e]);
-          second[e] = d * silu(gate[i][e]);
-        } else {
-          first_of[e] = silu(gate[i][e]) * up[i][e];
-        }
-      }
-      store_eight((Backward ? call.dgate : call.y).row(t + i) + channel, first_of);
-      if (Backward) store_eight(call.dup.row(t + i) + channel, second);
+  const SwigluPart<Backward, Resident> part(call, memory, channel0);
+  for (unsigned tile = 0; first + tile * kTokens < end; ++tile) {
+    const bool whole = loader.arrive(tile);
+    const int tile_first = static_cast<int>(first + tile * kTokens);
+    if (whole) {
+      part.template run<true>(memory, tile, tile_first);
+    } else {
+      part.template run<false>(memory, tile, tile_first);
     }
   }
   wait_copies<0>();
 }
 
-bool takes(const ConvolvedInput& gate, const ConvolvedInput& up, const ConvRows& rows) {
-  return gate.x.size() > 0 && quads_take(gate.filters, gate.conv, rows, gate.x) &&
-         quads_take(up.filters, up.conv, rows, up.x);
+ConvCall convolution(const ConvolvedInput& in, const ConvRows& rows, cudaStream_t stream,
+                     Workspace& workspace) {
+  return {stream, workspace, in.filters, in.conv, rows};
 }
 
-SwigluCall describe(const ConvolvedInput& gate, const ConvolvedInput& up, const ConvRows& rows) {
-  SwigluCall call{};
-  call.convs[0] = describe_quads(gate.filters, gate.conv, gate.x);
-  call.convs[1] = describe_quads(up.filters, up.conv, up.x);
-  call.reach = rows.reach.data<std::int32_t>();
-  call.rows = gate.x.rows();
-  return call;
+bool takes_both(const ConvCall& gate, const ConvCall& up, std::initializer_list<Tensor> of_gate,
+                const Tensor& up_x) {
+  const auto lowrank = [](const ConvShape& s) { return s.kind == FilterKind::lowrank; };
+  return up_x.size() > 0 && lowrank(gate.shape) && lowrank(up.shape) &&
+         gate.shape.width == up.shape.width && gate.rows.part == ConvPart::all &&
+         takes(gate, of_gate) && takes(up, {up_x}) && has_whole_packs(gate, of_gate) &&
+         has_whole_packs(up, {up_x});
+}
+
+// Of what goes the general way.
+void expect_kept(const ConvolvedInput& gate, const ConvolvedInput& up) {
+  CHECK(gate.x.size() == 0 || (!gate.y.empty() && !up.y.empty()), "gate ", gate.x.describe(),
+        " and up have no memory, and rows that are not whole packs of 16 bytes");
+}
+
+template <bool Backward, int Resident>
+void launch_as(const ConvCall& gate, const ConvCall& up, const Tensor& gate_x, const Tensor& up_x,
+               SwigluCall call, const Tensor& dy) {
+  using Sizes = Memory<Backward, Resident>;
+  constexpr int kBlocks = 132 * Resident;
+  call.conv[0] = describe(gate, gate_x, {}, Sizes::kChannels, kBlocks);
+  call.conv[1] = describe(up, up_x, dy, Sizes::kChannels, kBlocks);
+  launch_overlapped(conv_swiglu_kernel<Backward, Resident>, grid_of(call.conv[0], Sizes::kChannels),
+                    Sizes::kThreads, Sizes::kBytes, gate.stream, call);
 }
 
 template <bool Backward>
-void launch(cudaStream_t stream, SwigluCall call) {
-  const int wide = ceil_div(call.convs[0].channels, kHalfChannels);
-  call.chunk_rows = quad_chunk_rows(call.rows, wide);
-  const dim3 grid(static_cast<unsigned>(wide),
-                  static_cast<unsigned>(ceil_div(call.rows, call.chunk_rows)));
-  launch_overlapped(conv_swiglu_kernel<Backward>, grid, kQuadThreads,
-                    QuadShared<2>::kBytes + kTradeBytes, stream, call);
+void launch(const ConvCall& gate, const ConvCall& up, const Tensor& gate_x, const Tensor& up_x,
+            SwigluCall call, const Tensor& dy) {
+  if (variant() % 2 == 0) {
+    launch_as<Backward, 4>(gate, up, gate_x, up_x, call, dy);
+  } else {
+    launch_as<Backward, 3>(gate, up, gate_x, up_x, call, dy);
+  }
 }
 
 }  // namespace
 }  // namespace cuda
 
+bool CudaBackend::keeps_gate_and_up(const ConvShape& shape, std::int64_t channels,
+                                    DType dtype) const {
+  return !fuses_on_gpu(shape, channels, dtype);
+}
+
 void CudaBackend::conv_swiglu_forward(Tensor y, const ConvolvedInput& gate,
                                       const ConvolvedInput& up, const ConvRows& rows) {
   using namespace cuda;
-  if (!takes(gate, up, rows) || !packable(16, {y})) {
+  const ConvCall of_gate = convolution(gate, rows, stream_, *workspace_);
+  const ConvCall of_up = convolution(up, rows, stream_, *workspace_);
+  if (!takes_both(of_gate, of_up, {gate.x, y}, up.x)) {
+    expect_kept(gate, up);
     return Backend::conv_swiglu_forward(y, gate, up, rows);
   }
-  SwigluCall call = describe(gate, up, rows);
+  SwigluCall call{};
   call.y = rows_of<bf16>(y);
-  launch<false>(stream_, call);
+  launch<false>(of_gate, of_up, gate.x, up.x, call, {});
 }
 
 void CudaBackend::conv_swiglu_backward(Tensor dgate, Tensor dup, Tensor dy,
                                        const ConvolvedInput& gate, const ConvolvedInput& up,
                                        const ConvRows& rows) {
   using namespace cuda;
-  if (!takes(gate, up, rows)) {
+  const ConvCall of_gate = convolution(gate, rows, stream_, *workspace_);
+  const ConvCall of_up = convolution(up, rows, stream_, *workspace_);
+  if (!takes_both(of_gate, of_up, {gate.x, dy, dgate, dup}, up.x)) {
+    expect_kept(gate, up);
+    if (takes_both(of_gate, of_up, {gate.x}, up.x)) {  // gate.y and up.y may not be there
+      conv_forward(gate.y, gate.x, gate.filters, gate.conv, rows);
+      conv_forward(up.y, up.x, up.filters, up.conv, rows);
+    }
     return Backend::conv_swiglu_backward(dgate, dup, dy, gate, up, rows);
   }
-  if (!packable(16, {dgate, dup, dy})) {  // gate.y and up.y may not be there
-    conv_forward(gate.y, gate.x, gate.filters, gate.conv, rows);
-    conv_forward(up.y, up.x, up.filters, up.conv, rows);
-    return swiglu_backward(dgate, dup, dy, gate.y, up.y);
-  }
-  SwigluCall call = describe(gate, up, rows);
-  call.dy = read_rows<bf16>(dy);
+  SwigluCall call{};
   call.dgate = rows_of<bf16>(dgate);
   call.dup = rows_of<bf16>(dup);
-  launch<true>(stream_, call);
+  launch<true>(of_gate, of_up, gate.x, up.x, call, dy);
 }
 
 }  // namespace convoy

@@ -54,5 +54,24 @@ TEST(MemoryPlan, OnAGpuHasMastersBesideWeightsInBf16Alone) {
   EXPECT_GT(f32.workspace, 0);
 }
 
+// Gate and up, where a GPU makes them again: 2 layers, 2 sequences of 64 positions, 96 channels
+// each.
+TEST(MemoryPlan, OnAGpuHasNoGateAndUpThatConvolutionsMakeAgain) {
+  RunConfig config = attention(2, 2, 64, 16);
+  config.model.n_layers = 2;
+  config.model.d_ff = 96;
+  config.model.conv.kind = FilterKind::lowrank;
+  config.model.conv.width = 4;
+  config.model.conv.rank = 16;
+  config.model.conv.on = {ConvSite::gate, ConvSite::up};
+  const auto less_on_gpu = [&] {
+    return plan_rank_memory(config, MeshShape{}, 0, false).activations -
+           plan_rank_memory(config, MeshShape{}, 0, true).activations;
+  };
+  EXPECT_EQ(less_on_gpu(), 2 * 2 * (2 * 64) * 96 * 2);
+  config.model.conv.rank = 12;  // which the one pass does not take
+  EXPECT_EQ(less_on_gpu(), 0);
+}
+
 }  // namespace
 }  // namespace convoy::test

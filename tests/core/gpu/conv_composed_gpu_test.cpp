@@ -1,5 +1,8 @@
 // Convolutions with what follows them in one pass on a GPU (SwiGLU, the residual of a block),
 // against the operations one by one in f64 on the CPU.
+#include <array>
+
+#include "core/conv_shape.h"
 #include "tests/core/conv_case.h"
 #include "tests/core/gpu/device_bench.h"
 
@@ -109,6 +112,33 @@ void expect_swiglu(const ConvCase& shape, DType dtype, Layout layout) {
       gdup, dup,
       bound(dup, [&](double, double gs, double, double, double d) { return d * 1.1 * gs; }), terms,
       k.inner(), "dup of " + shape.name());
+}
+
+// The same bits where gate and up have no memory, in cases that the GPU fuses.
+void expect_the_same_without_gate_and_up(const ConvCase& shape) {
+  Case k(shape, DType::bf16, Layout::contiguous);
+  DeviceBench& bench = k.bench;
+  const bool fuses = fuses_on_gpu(shape.shape, shape.channels, DType::bf16);
+  EXPECT_NE(bench.backend().keeps_gate_and_up(shape.shape, shape.channels, DType::bf16), fuses);
+  if (!fuses) return;
+  const Convolved gate(bench, shape, k.rows, k.layout), up(bench, shape, k.rows, k.layout);
+  const Tensor dy = bench.upload(bench.random({shape.rows(), shape.channels}), k.layout);
+  const auto run = [&](const ConvolvedInput& of_gate, const ConvolvedInput& of_up) {
+    const std::array<Tensor, 3> all = {k.device(), k.device(), k.device()};  // y, dgate, dup
+    ops::conv_swiglu_forward(bench.gpu(), all[0], of_gate, of_up, k.grows);
+    ops::conv_swiglu_backward(bench.gpu(), all[1], all[2], dy, of_gate, of_up, k.grows);
+    return all;
+  };
+  ConvolvedInput bare_gate = gate.gpu, bare_up = up.gpu;
+  bare_gate.y = bare_up.y = {};
+  const auto kept = run(gate.gpu, up.gpu), bare = run(bare_gate, bare_up);
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    EXPECT_EQ(bench.download(kept[i]), bench.download(bare[i])) << i << " of " << shape.name();
+  }
+}
+
+TEST_F(ConvComposedOnGpu, SwigluOfConvolutionsNeedsNoMemoryForGateAndUp) {
+  for (const ConvCase& c : composed_cases()) expect_the_same_without_gate_and_up(c);
 }
 
 TEST_F(ConvComposedOnGpu, SwigluOfConvolutionsEqualsTheOperationsOneByOne) {
