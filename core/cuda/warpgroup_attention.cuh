@@ -20,6 +20,7 @@ constexpr int kThreads = 512;                // two warpgroups over keys, one fo
 constexpr int kBox = kQueries * kWidth * 2;  // bytes of 64 rows
 constexpr int kStatistics = kQueries * 8;    // bytes of a step's log_sum_exp and delta
 constexpr int kStages = 4, kSlots = 3;       // rings of queries with dout, and of dS
+constexpr int kTurns = 4;  // steps that the keepers of turns may be ahead or behind
 // A thread's registers in the warpgroups; 512 in all of the 128 that the kernel starts with.
 constexpr int kKeyRegisters = 200, kQueryRegisters = 88, kFeedRegisters = 24;
 constexpr float kLog2E = 1.44269504088896341f;
@@ -32,7 +33,7 @@ struct Layout {
   static constexpr int kSlotsAt = kStagesAt + Stages * 2 * kBox;
   static constexpr int kStatisticsAt = kSlotsAt + Slots * 2 * kBox;
   static constexpr int kBarriersAt = kStatisticsAt + Stages * kStatistics;
-  static constexpr int kBarriers = 2 * (2 + Stages + Slots);
+  static constexpr int kBarriers = 2 * (2 + Stages + Slots + 2 * kTurns);
   static constexpr int kTilesAt = kBarriersAt + kBarriers * 8;
   static constexpr int kBytes = kTilesAt + 2 * 4 + 1024;  // the start is rounded up
 
@@ -53,6 +54,11 @@ struct Layout {
   __device__ std::uint32_t stage_empty(int i) const { return barrier(4 + Stages + i); }
   __device__ std::uint32_t slot_full(int i) const { return barrier(4 + 2 * Stages + i); }
   __device__ std::uint32_t slot_empty(int i) const { return barrier(4 + 2 * Stages + Slots + i); }
+  __device__ std::uint32_t keeper(int i) const { return barrier(4 + 2 * Stages + 2 * Slots + i); }
+  __device__ std::uint32_t turn_full(int i) const { return keeper(i); }
+  __device__ std::uint32_t turn_empty(int i) const { return keeper(kTurns + i); }
+  __device__ std::uint32_t added_full(int i) const { return keeper(2 * kTurns + i); }
+  __device__ std::uint32_t added_empty(int i) const { return keeper(3 * kTurns + i); }
 };
 
 // A place in a ring of N and the parity of its round.
@@ -172,8 +178,51 @@ __device__ __forceinline__ void feed(Layout<Stages, Slots> at, const Problem& in
   }
 }
 
-// A warpgroup over 64 keys. In flight while it computes: dp behind the exponentials, the step's
-// share of dv behind dS, the share of dk and the next step's scores behind the stores of dS.
+// Calls run(tile, counter of the step's queries, turn) for each step of each tile handed to the
+// block.
+template <int Stages, int Slots, class Run>
+__device__ __forceinline__ void for_each_step(Layout<Stages, Slots> at, const Problem& in,
+                                              Run run) {
+  for (Ring<2> kv;; kv.advance()) {
+    wait_for(at.tile_full(kv.at), kv.parity);
+    const int number = load_shared4(at.tile(kv.at));
+    if (number < 0) return;
+    const Tile tile(number, in);
+    arrive(at.tile_empty(kv.at));
+    for (int member = 0; member < in.group; ++member) {
+      const int head = tile.sequence * in.query_heads + tile.kv_head * in.group + member;
+      int* counters = in.turns + std::int64_t{head} * in.blocks + 2 * tile.index;
+      for (int step = 0; step < tile.steps; ++step) run(tile, counters + step, step / 2);
+    }
+  }
+}
+// Two threads keep the turns of dq, so that its warpgroup waits for no answer of device memory: one
+// sees them come, ahead of time, the other passes them on once what was added is there.
+template <int Stages, int Slots>
+__device__ __forceinline__ void see_turns(Layout<Stages, Slots> at, const Problem& in) {
+  Ring<kTurns> ring;
+  for_each_step(at, in, [&](const Tile&, const int* counter, int turn) {
+    if (turn == 0) return;
+    wait_for(at.turn_empty(ring.at), ring.parity ^ 1);
+    wait_for_turn(counter, turn);
+    arrive(at.turn_full(ring.at));
+    ring.advance();
+  });
+}
+template <int Stages, int Slots>
+__device__ __forceinline__ void pass_turns(Layout<Stages, Slots> at, const Problem& in) {
+  Ring<kTurns> ring;
+  for_each_step(at, in, [&](const Tile& tile, int* counter, int) {
+    if (tile.index == 0) return;
+    wait_for(at.added_full(ring.at), ring.parity);
+    arrive(at.added_empty(ring.at));
+    count_release(counter);
+    ring.advance();
+  });
+}
+
+// A warpgroup over 64 keys. In flight while it computes: dp and the share of dk of the step before
+// behind the exponentials, the step's share of dv behind dS.
 template <int Stages, int Slots>
 struct KeyGroup {
   Layout<Stages, Slots> at;
@@ -264,8 +313,8 @@ struct KeyGroup {
     leave(zeros);
   }
 
-  // Steps of one tile. Each begins with its scores, while what the step before left in registers
-  // goes to the warpgroup of dq and its share of dk is still under way.
+  // Steps of one tile. Each begins with its scores, with the share of dk of the step before behind
+  // them, while what that step left in registers goes to the warpgroup of dq.
   __device__ __forceinline__ void tile(const Tile& tile) {
     const int own = tile.steps - group;  // of a head
     const int steps = own * in.group;
@@ -274,29 +323,32 @@ struct KeyGroup {
       for (int member = 1; member < in.group; ++member) pass_stage(), pass_slot();
       return;
     }
-    int place = 0, before = 0;
+#pragma unroll
+    for (int i = 0; i < 16; ++i) ds[i] = 0;  // of the step before the first
+    int place = 0, before = stage.at;
     for (int i = 0; i < steps; ++i) {
       const bool passes = group == 1 && place == 0 && i > 0;
       if (passes) pass_stage();
       wait_for(at.stage_full(stage.at), stage.parity);
       issue_product(s, at.keys(kv.at), at.queries(stage.at));
       issue_product(dp, at.values(kv.at), at.douts(stage.at));
+      issue_sum(dk, ds, at.queries(before), i);
       if (i > 0) leave(ds);
       if (passes) pass_slot();
-      wgmma_wait<1>();
+      wgmma_wait<2>();
       pin(s);
       pin(p);
-      pin(ds);
-      if (i > 0) warp_arrives(at.stage_empty(before));
       probabilities(place == 0);
       issue_sum(dv, p, at.douts(stage.at), i);
       wgmma_wait<1>();
       pin(dp);
+      pin(ds);
+      if (i > 0) warp_arrives(at.stage_empty(before));
       score_gradients();
-      issue_sum(dk, ds, at.queries(stage.at), i);
       before = stage.at, place = place + 1 == own ? 0 : place + 1;
       stage.advance();
     }
+    issue_sum(dk, ds, at.queries(before), 1);
     leave(ds);
     wgmma_wait<0>();
     pin(dk);
@@ -326,18 +378,10 @@ struct QueryGroup {
   const int thread;  // of the group
   Ring<2> kv;
   Ring<Slots> slot;
-  int* done = nullptr;  // the counter of the step before, if its turn is to be passed on
+  Ring<kTurns> turns, added;
   Sum64 dq;
 
-  __device__ __forceinline__ void pass_turn() {
-    if (done != nullptr && thread == 0) count_release(done);
-    done = nullptr;
-  }
-
-  __device__ __forceinline__ void step(const Tile& tile, int head, int step) {
-    const int block = 2 * tile.index + step, turn = step / 2;
-    const std::int64_t place =
-        (std::int64_t{tile.sequence} * in.query_heads + head) * in.blocks + block;
+  __device__ __forceinline__ void make_dq() {
     const std::uint32_t scores = place_of(at.scores(slot.at)), keys = place_of(at.keys(kv.at));
     wait_for(at.slot_full(slot.at), slot.parity);
     wgmma_fence();
@@ -346,55 +390,76 @@ struct QueryGroup {
       wgmma<true, true>(dq, descriptor(scores + k * kDown), descriptor(keys + k * kDown), k);
     }
     wgmma_commit();
-    pass_turn();
     wgmma_wait<0>();
     pin(dq);
     warp_arrives(at.slot_empty(slot.at));
     slot.advance();
-    float* sum = in.accumulator + place * (kQueries * kWidth) + thread * 4;
-    if (turn > 0) {
-      if (thread == 0) wait_for_turn(in.turns + place, turn);
-      meet(1);
-    }
-    if (tile.index == 0) {
-      if (turn > 0) {
-#pragma unroll
-        for (int n = 0; n < 8; ++n) {
-          const float4 v = get4(sum + n * 512);
-          dq[4 * n] += v.x, dq[4 * n + 1] += v.y, dq[4 * n + 2] += v.z, dq[4 * n + 3] += v.w;
-        }
-      }
-      const std::int64_t row = tile.row(in) + step * kQueries + thread / 32 * 16;
-      store_sum(in.dq + row * in.dq_stride + head * kWidth, in.dq_stride, dq, in.scale);
-      return;
-    }
+  }
+  __device__ __forceinline__ void wait_turn() {
+    wait_for(at.turn_full(turns.at), turns.parity);
+    warp_arrives(at.turn_empty(turns.at));
+    turns.advance();
+  }
+  // To the accumulator of the step's queries.
+  __device__ __forceinline__ void add(float* sum, int turn) {
+    make_dq();
     if (turn == 0) {
 #pragma unroll
       for (int n = 0; n < 8; ++n) {
         put4(sum + n * 512, dq[4 * n], dq[4 * n + 1], dq[4 * n + 2], dq[4 * n + 3]);
       }
     } else {
+      wait_turn();
 #pragma unroll
       for (int n = 0; n < 8; ++n) {
         add4(sum + n * 512, dq[4 * n], dq[4 * n + 1], dq[4 * n + 2], dq[4 * n + 3]);
       }
     }
-    meet(1);
-    done = in.turns + place;
+    wait_for(at.added_empty(added.at), added.parity ^ 1);
+    warp_arrives(at.added_full(added.at));
+    added.advance();
+  }
+  // The last turn: with what the others added, rounded, to the warp's 16 rows from `to`.
+  __device__ __forceinline__ void finish(bf16* to, const float* sum, int turn) {
+    float4 others[8] = {};
+    if (turn > 0) {
+      wait_turn();
+#pragma unroll
+      for (int n = 0; n < 8; ++n) others[n] = get4(sum + n * 512);
+    }
+    make_dq();
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+      const float4& v = others[n];
+      dq[4 * n] += v.x, dq[4 * n + 1] += v.y, dq[4 * n + 2] += v.z, dq[4 * n + 3] += v.w;
+    }
+    store_sum(to, in.dq_stride, dq, in.scale);
+  }
+  __device__ __forceinline__ void head_of_tile(const Tile& tile, int head) {
+    const std::int64_t block =
+        (std::int64_t{tile.sequence} * in.query_heads + head) * in.blocks + 2 * tile.index;
+    float* sum = in.accumulator + block * (kQueries * kWidth) + thread * 4;
+    if (tile.index > 0) {
+      for (int i = 0; i < tile.steps; ++i) add(sum + i * (kQueries * kWidth), i / 2);
+    } else {
+      bf16* to = in.dq + (tile.row(in) + thread / 32 * 16) * in.dq_stride + head * kWidth;
+      for (int i = 0; i < tile.steps; ++i) {
+        finish(to + i * kQueries * in.dq_stride, sum + i * (kQueries * kWidth), i / 2);
+      }
+    }
   }
 
   __device__ __forceinline__ void run() {
     for (;; kv.advance()) {
       wait_for(at.tile_full(kv.at), kv.parity);
       const int number = load_shared4(at.tile(kv.at));
-      if (number < 0) break;
+      if (number < 0) return;
       const Tile tile(number, in);
       for (int member = 0; member < in.group; ++member) {
-        for (int i = 0; i < tile.steps; ++i) step(tile, tile.kv_head * in.group + member, i);
+        head_of_tile(tile, tile.kv_head * in.group + member);
       }
       warp_arrives(at.tile_empty(kv.at));
     }
-    pass_turn();
   }
 };
 
@@ -409,7 +474,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) {
     for (int i = 0; i < 2; ++i) {
       barrier_begin(at.tile_full(i), 1);
-      barrier_begin(at.tile_empty(i), 12);
+      barrier_begin(at.tile_empty(i), 8 + 4 + 2);
     }
     for (int i = 0; i < Stages; ++i) {
       barrier_begin(at.stage_full(i), 1);
@@ -419,12 +484,20 @@ __global__ void __launch_bounds__(kThreads, 1)
       barrier_begin(at.slot_full(i), 8);
       barrier_begin(at.slot_empty(i), 4);
     }
+    for (int i = 0; i < kTurns; ++i) {
+      barrier_begin(at.turn_full(i), 1);
+      barrier_begin(at.turn_empty(i), 4);
+      barrier_begin(at.added_full(i), 4);
+      barrier_begin(at.added_empty(i), 1);
+    }
     show_barriers();
   }
   __syncthreads();
   if (group == 3) {
     give_registers<kFeedRegisters>();
     if (threadIdx.x == 3 * 128) feed(at, in, q, k, v, dout);
+    if (threadIdx.x == 3 * 128 + 32) see_turns(at, in);
+    if (threadIdx.x == 3 * 128 + 64) pass_turns(at, in);
   } else if (group == 2) {
     give_registers<kQueryRegisters>();
     QueryGroup<Stages, Slots>{at, in, static_cast<int>(threadIdx.x % 128)}.run();
