@@ -87,11 +87,11 @@ bool warpgroup_attention_backward(cudaStream_t stream, Workspace& workspace, Ten
   in.tiles = ceil_div(in.blocks, 2);
   in.handed = in.tiles * static_cast<int>(shape.sequences * shape.kv_heads);
   in.scale = 1.0f / std::sqrt(static_cast<float>(kWidth));
-  constexpr int kPrepareThreads = 256, kLanes = 8;
-  const auto prepare_blocks = ceil_div<std::int64_t>(rows * kLanes, kPrepareThreads);
+  const std::int64_t prepared = rows / kPrepared;
+  const auto prepare_blocks = ceil_div<std::int64_t>(prepared * 8, kPrepareThreads);
   prepare_kernel<<<static_cast<unsigned>(prepare_blocks), kPrepareThreads, 0, stream>>>(
       statistics, in.turns, in.next_tile, read_rows<bf16>(dout), read_rows<bf16>(out),
-      read_rows<float>(log_sum_exp), shape.length, in.query_heads, rows);
+      read_rows<float>(log_sum_exp), shape.length, in.query_heads, prepared);
   check_launch();
   constexpr auto kernel = backward_kernel<kStages, kSlots>;
   constexpr int kShared = Layout<kStages, kSlots>::kBytes;

@@ -510,31 +510,40 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 // Before it: delta = dout . out beside log_sum_exp in units of log 2, and counters of zero. Eight
-// lanes a row of a head.
-__global__ void prepare_kernel(float* statistics, int* turns, int* next_tile, Rows<const bf16> dout,
-                               Rows<const bf16> out, Rows<const float> log_sum_exp,
-                               std::int64_t length, int heads, std::int64_t count) {
-  const std::int64_t index = blockIdx.x * std::int64_t{blockDim.x / 8} + threadIdx.x / 8;
+// lanes take four rows of a head.
+constexpr int kPrepareThreads = 256, kPrepared = 4;
+__global__ void __launch_bounds__(kPrepareThreads)
+    prepare_kernel(float* statistics, int* turns, int* next_tile, Rows<const bf16> dout,
+                   Rows<const bf16> out, Rows<const float> log_sum_exp, std::int64_t length,
+                   int heads, std::int64_t count) {
+  const std::int64_t index = blockIdx.x * std::int64_t{kPrepareThreads / 8} + threadIdx.x / 8;
   if (index >= count) return;
-  const std::int64_t row = index / heads;
+  const std::int64_t row = index / heads * kPrepared;
   const int head = static_cast<int>(index % heads), lane = threadIdx.x % 8;
-  const auto load = [&](Rows<const bf16> from) {
-    return *reinterpret_cast<const uint4*>(from.row(row) + head * kWidth + lane * 8);
+  const auto load = [&](Rows<const bf16> from, int i) {
+    return *reinterpret_cast<const uint4*>(from.row(row + i) + head * kWidth + lane * 8);
   };
-  const uint4 a = load(dout), b = load(out);
-  const Pair x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
-  float sum = 0;
+  uint4 a[kPrepared], b[kPrepared];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) sum += low_of(x[i]) * low_of(y[i]) + high_of(x[i]) * high_of(y[i]);
+  for (int i = 0; i < kPrepared; ++i) a[i] = load(dout, i), b[i] = load(out, i);
+  float delta[kPrepared];
 #pragma unroll
-  for (int i = 4; i > 0; i /= 2) sum += __shfl_xor_sync(~0u, sum, i);
-  if (lane != 0) return;
+  for (int i = 0; i < kPrepared; ++i) {
+    const Pair x[4] = {a[i].x, a[i].y, a[i].z, a[i].w}, y[4] = {b[i].x, b[i].y, b[i].z, b[i].w};
+    float sum = 0;
+#pragma unroll
+    for (int e = 0; e < 4; ++e) sum += low_of(x[e]) * low_of(y[e]) + high_of(x[e]) * high_of(y[e]);
+#pragma unroll
+    for (int step = 4; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+    delta[i] = sum;
+  }
+  if (lane >= kPrepared / 2) return;  // a lane stores two rows
+  const float2 own = lane == 0 ? float2{delta[0], delta[1]} : float2{delta[2], delta[3]};
+  const auto sum_of = [&](int i) { return log_sum_exp.row(row + 2 * lane + i)[head] * kLog2E; };
   const std::int64_t t = row % length, place = (row / length * heads + head) * length + t;
-  float* to = statistics + place / 2 * 4 + place % 2;
-  to[0] = log_sum_exp.row(row)[head] * kLog2E;
-  to[2] = sum;
-  if (t % kQueries == 0) turns[place / kQueries] = 0;
-  if (index == 0) *next_tile = 0;
+  reinterpret_cast<float4*>(statistics)[place / 2 + lane] = {sum_of(0), sum_of(1), own.x, own.y};
+  if (t % kQueries == 0 && lane == 0) turns[place / kQueries] = 0;
+  if (index == 0 && lane == 0) *next_tile = 0;
 }
 
 }  // namespace convoy::cuda::warpgroup_attention
