@@ -106,7 +106,7 @@ void run_step(const BenchOptions& o) {
   json["tokens_per_s"] = result.tokens_per_s;
   json["model_gflops_per_s"] = result.flops_per_s / 1e9;
   json["loss"] = result.loss;
-  json["arena_bytes"] = result.arena_bytes;
+  json["activation_bytes"] = result.activation_bytes;
   json["memory_bytes"] = {{"predicted", result.predicted_bytes},
                           {"measured", json_number(result.measured_bytes)}};
   if (o.json) return fmt::print("{}\n", json.dump(2));
