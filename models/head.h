@@ -31,7 +31,6 @@ class Head {
   Tensor logits(const Context& context, Tensor hidden) const;  // [rows, classes of this rank]
 
  private:
-  void logits(const Context& context, const Tensor& result, const Tensor& hidden) const;
   std::int64_t chunk_rows(const Context& context) const;
   std::int64_t first_class() const { return weight_->shape[0] * sharding_.tp.rank(); }
   // The logits and softmax statistics of a chunk; losses are set.

@@ -9,6 +9,7 @@
 
 #include <cstdlib>
 
+#include "core/cuda/cluster_messages.cuh"
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/elements.cuh"
 #include "core/cuda/kernel_scalar.cuh"
@@ -233,13 +234,14 @@ class RowPart {
 
 // Of row i the first pass comes in turn i, the second in turn i + 1, between the halves of the
 // barrier behind the first pass of the next row.
-template <class T, int V, int Held, int Ahead>
+template <class T, int V, int Held, int Ahead, bool Letters>
 __global__ void __launch_bounds__(kMostThreads, 2) cross_entropy_kernel(const LossCall<T> call) {
 #if __CUDA_ARCH__ >= 900
   using W = Wide<T>;
   constexpr int kStages = Ahead + 2;
   extern __shared__ uint4 slots[];
   __shared__ PartOfSoftmax<W> parts[2][kMostBlocks * kMostWarps];
+  __shared__ LetterBox boxes[2];
   const auto cluster = cooperative_groups::this_cluster();
   const int blocks = static_cast<int>(cluster.num_blocks());
   const int block = static_cast<int>(cluster.block_rank());
@@ -250,8 +252,9 @@ __global__ void __launch_bounds__(kMostThreads, 2) cross_entropy_kernel(const Lo
   wait_for_previous();
   const RowPart<T, V, Held> part(call, slots, block);
   for (int ahead = 0; ahead < Ahead; ++ahead) part.copy(first + ahead * step, ahead);
+  if (Letters && threadIdx.x == 0) open_letter_box(&boxes[0]), open_letter_box(&boxes[1]);
   if (blocks > 1) cluster.sync();  // all blocks are there to be written to
-  int stage = 0, parity = 0;
+  int stage = 0, parity = 0, odd_turn = 0;
   std::int32_t target = 0;
   for (std::int64_t row = first; row - step < call.rows; row += step) {
     const bool first_turn = row == first;
@@ -263,15 +266,27 @@ __global__ void __launch_bounds__(kMostThreads, 2) cross_entropy_kernel(const Lo
       part.copy(row + Ahead * step, (stage + Ahead) % kStages);
       wait_copies<Ahead>();
       const PartOfSoftmax<W> own = part.sums(stage);
-      if (lane < blocks) {
-        *cluster.map_shared_rank(&parts[parity][block * warps + warp], lane) = own;
+      PartOfSoftmax<W>* const place = &parts[parity][block * warps + warp];
+      if (Letters && blocks > 1) {
+        if (threadIdx.x == 0) {
+          expect_letters(&boxes[parity], blocks * warps * static_cast<int>(sizeof own));
+        }
+        if (lane < blocks) send_letter(place, &boxes[parity], lane, own);
+      } else if (lane < blocks) {
+        *cluster.map_shared_rank(place, lane) = own;
       }
     }
-    if (blocks > 1) arrive_at_cluster();
+    if (!Letters && blocks > 1) arrive_at_cluster();
     if (!first_turn) part.finish(row - step, (stage + kStages - 1) % kStages, target, whole);
-    blocks > 1 ? wait_for_cluster() : __syncthreads();
+    if (blocks == 1) {
+      __syncthreads();
+    } else if (!Letters) {
+      wait_for_cluster();
+    } else if (row < call.rows) {
+      wait_for_letters(&boxes[parity], odd_turn);
+    }
     target = next_target;
-    stage = (stage + 1) % kStages, parity ^= 1;
+    stage = (stage + 1) % kStages, odd_turn ^= parity, parity ^= 1;
   }
 #endif
 }
@@ -294,9 +309,9 @@ Division divide(std::int64_t columns) {
 }
 
 // As many clusters as the card holds at once, each for its share of the rows.
-template <class T, int V, int Held, int Ahead>
+template <class T, int V, int Held, int Ahead, bool Letters>
 void launch(cudaStream_t stream, const Division& division, const LossCall<T>& call) {
-  const auto kernel = cross_entropy_kernel<T, V, Held, Ahead>;
+  const auto kernel = cross_entropy_kernel<T, V, Held, Ahead, Letters>;
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
   attributes[0].val.clusterDim.x = static_cast<unsigned>(division.blocks);
@@ -333,13 +348,14 @@ bool run(cudaStream_t stream, const Tensor& losses, const Tensor& statistics, co
                          logits.rows(),           static_cast<int>(logits.cols()),
                          division.packs_of_block, KernelScalar<Wide<T>>(scale)};
   static const char* const variant = std::getenv("CONVOY_LOSS");
-  if (variant != nullptr && *variant == '2') {
-    division.held == 2 ? launch<T, V, 2, 2>(stream, division, call)
-                       : launch<T, V, kMostHeld, 2>(stream, division, call);
-  } else {
-    division.held == 2 ? launch<T, V, 2, 1>(stream, division, call)
-                       : launch<T, V, kMostHeld, 1>(stream, division, call);
-  }
+  const char wanted = variant == nullptr ? '0' : *variant;
+  const auto launch_with = [&]<int Ahead, bool Letters>() {
+    division.held == 2 ? launch<T, V, 2, Ahead, Letters>(stream, division, call)
+                       : launch<T, V, kMostHeld, Ahead, Letters>(stream, division, call);
+  };
+  if (wanted == '0') launch_with.template operator()<1, true>();
+  if (wanted == '1') launch_with.template operator()<1, false>();
+  if (wanted == '2') launch_with.template operator()<2, true>();
   return true;
 }
 

@@ -99,7 +99,7 @@ class PairsAhead {
   int head_ = 0;
 };
 
-template <class T, int V, int Ahead, bool Stream>
+template <class T, int V, int Ahead>
 __global__ void __launch_bounds__(kThreads, 4) rope_ahead_kernel(const RopeCall<T, V> call) {
   constexpr int kStages = Ahead + 1;
   extern __shared__ uint4 slots[];  // [stage, side, thread]
@@ -122,59 +122,37 @@ __global__ void __launch_bounds__(kThreads, 4) rope_ahead_kernel(const RopeCall<
       wait_copies<Ahead>();
       const uint4 left_bits = load_shared16(slot(stage)),
                   right_bits = load_shared16(slot(stage) + kThreads * kPackBytes);
-      auto left = reinterpret_cast<const Pack<T, V>&>(left_bits),
-           right = reinterpret_cast<const Pack<T, V>&>(right_bits);
+      Pack<T, V> left, right;
+      memcpy(&left, &left_bits, sizeof left);
+      memcpy(&right, &right_bits, sizeof right);
       turns.turn(left, right);
-      if constexpr (Stream) {
-        __stcs(reinterpret_cast<uint4*>(place), reinterpret_cast<const uint4&>(left));
-        __stcs(reinterpret_cast<uint4*>(place + call.half), reinterpret_cast<const uint4&>(right));
-      } else {
-        store_pack(place, left);
-        store_pack(place + call.half, right);
-      }
+      store_pack(place, left);
+      store_pack(place + call.half, right);
       stage = (stage + 1) % kStages;
     }
   }
 }
 
-// Rows or heads that packs do not fit; and the variant without slots.
-template <class T, int V, int Held>
-__global__ void __launch_bounds__(kThreads) rope_kernel(const RopeCall<T, V> call) {
+// Where rows or heads are not made of packs of 16 bytes.
+template <class T>
+__global__ void __launch_bounds__(kThreads) rope_kernel(const RopeCall<T, 1> call) {
   wait_for_previous();
   const std::uint32_t unit = blockIdx.x * kThreads + threadIdx.x;
   if (unit >= call.units) return;
   T* place = call.place(unit);
-  Pack<T, V> left[2][Held], right[2][Held];
-  const auto load = [&](int which, int head) {
-#pragma unroll
-    for (int k = 0; k < Held; ++k) {
-      const T* from = place + std::int64_t{min(head + k, call.heads - 1)} * 2 * call.half;
-      left[which][k] = load_pack<V>(from);
-      right[which][k] = load_pack<V>(from + call.half);
-    }
-  };
-  load(0, 0);
   const auto turns = call.turns(unit);
-  for (int head = 0; head < call.heads; head += 2 * Held) {
-#pragma unroll
-    for (int which = 0; which < 2; ++which) {
-      const int first = head + which * Held;
-      if (first + Held < call.heads) load(1 - which, first + Held);
-#pragma unroll
-      for (int k = 0; k < Held; ++k) {
-        if (first + k >= call.heads) break;
-        turns.turn(left[which][k], right[which][k]);
-        T* const to = place + std::int64_t{first + k} * 2 * call.half;
-        store_pack(to, left[which][k]);
-        store_pack(to + call.half, right[which][k]);
-      }
-    }
+  for (int head = 0; head < call.heads; ++head, place += 2 * call.half) {
+    auto left = load_pack<1>(static_cast<const T*>(place)),
+         right = load_pack<1>(static_cast<const T*>(place + call.half));
+    turns.turn(left, right);
+    store_pack(place, left);
+    store_pack(place + call.half, right);
   }
 }
 
-template <class T, int V, int Ahead, bool Stream>
+template <class T, int V, int Ahead>
 void turn_ahead(cudaStream_t stream, const RopeCall<T, V>& call) {
-  const auto kernel = rope_ahead_kernel<T, V, Ahead, Stream>;
+  const auto kernel = rope_ahead_kernel<T, V, Ahead>;
   constexpr int kShared = (Ahead + 1) * 2 * kThreads * kPackBytes;
   CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared));
   const unsigned blocks =
@@ -194,21 +172,15 @@ void turn_rows(cudaStream_t stream, const Tensor& x, const Tensor& positions, in
                             half,
                             frequency,
                             sign};
-  if constexpr (V * sizeof(T) == kPackBytes) {
+  if constexpr (V == 1) {
+    launch_overlapped(rope_kernel<T>,
+                      static_cast<unsigned>(ceil_div<std::int64_t>(units, kThreads)), kThreads, 0,
+                      stream, call);
+  } else {
     static const char* const variant = std::getenv("CONVOY_ROPE");
-    const char wanted = variant == nullptr ? '0' : *variant;
-    if (wanted == '0') return turn_ahead<T, V, 3, false>(stream, call);
-    if (wanted == '1') return turn_ahead<T, V, 3, true>(stream, call);
-    if (wanted == '2') return turn_ahead<T, V, 6, false>(stream, call);
-    if (wanted == '3') {
-      return launch_overlapped(rope_kernel<T, V, 2>,
-                               static_cast<unsigned>(ceil_div<std::int64_t>(units, kThreads)),
-                               kThreads, 0, stream, call);
-    }
+    if (variant != nullptr) return turn_ahead<T, V, 6>(stream, call);
+    turn_ahead<T, V, 3>(stream, call);
   }
-  launch_overlapped(rope_kernel<T, V, 1>,
-                    static_cast<unsigned>(ceil_div<std::int64_t>(units, kThreads)), kThreads, 0,
-                    stream, call);
 }
 
 }  // namespace

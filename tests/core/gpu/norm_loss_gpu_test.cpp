@@ -12,6 +12,29 @@ using SwigluOnGpu = GpuTest;
 using EmbeddingOnGpu = GpuTest;
 using LossOnGpu = GpuTest;
 
+// The rows of a device tensor `times` over.
+Tensor repeated(DeviceBench& bench, const Tensor& rows, std::int64_t times) {
+  const Tensor all = bench.output({times * rows.rows(), rows.cols()});
+  for (std::int64_t i = 0; i < times; ++i) {
+    bench.backend().copy(all.row_range(i * rows.rows(), rows.rows()), rows);
+  }
+  return all;
+}
+
+// Each repetition has the bits of the rows alone.
+void expect_repetitions(DeviceBench& bench, const Tensor& all, const Tensor& alone) {
+  const std::vector<double> expected = bench.download(alone);
+  for (std::int64_t i = 0; i < all.rows(); i += alone.rows()) {
+    ASSERT_EQ(bench.download(all.row_range(i, alone.rows())), expected) << "from row " << i;
+  }
+}
+
+std::vector<std::int64_t> repeated(const std::vector<std::int64_t>& values, std::int64_t times) {
+  std::vector<std::int64_t> all;
+  for (std::int64_t i = 0; i < times; ++i) all.insert(all.end(), values.begin(), values.end());
+  return all;
+}
+
 struct NormCase {
   std::int64_t rows, groups, width;
 };
@@ -171,6 +194,45 @@ TEST_F(NormOnGpu, BothGradientsInOnePassEqualThoseApart) {
       }
     }
   }
+}
+
+// More rows than a card holds threads for, so that each goes on to others.
+TEST_F(NormOnGpu, RowsBeyondThoseOfAllThreadsEqualThemAlone) {
+  for (const std::int64_t width : {64, 384, 1024}) {
+    DeviceBench bench(DType::bf16);
+    const std::int64_t times = 8'000'000 / (50 * width);
+    const Tensor x = bench.upload(bench.random({50, width})),
+                 b = bench.upload(bench.random({50, width}));
+    const Tensor weight = bench.upload(bench.random({width}));
+    const auto run = [&](const Tensor& left, const Tensor& right) {
+      const std::array<std::int64_t, 2> column = {left.rows(), 1};
+      Tensor y = bench.output({left.rows(), width});
+      Tensor rstd = bench.output_as(DType::f32, column);
+      const Tensor sum = bench.output({left.rows(), width});
+      ops::add_rmsnorm_forward(bench.gpu(), sum, y, rstd, left, right, weight, 1e-5);
+      return y;
+    };
+    expect_repetitions(bench, run(repeated(bench, x, times), repeated(bench, b, times)), run(x, b));
+  }
+}
+
+TEST_F(RopeOnGpu, RowsBeyondThoseOfAllThreadsEqualThemAlone) {
+  DeviceBench bench(DType::bf16);
+  constexpr std::int64_t kRows = 1000, kTimes = 400, kWidth = 16;
+  std::vector<std::int64_t> position(kRows);
+  for (std::int64_t i = 0; i < kRows; ++i) position[static_cast<std::size_t>(i)] = i * 37 % 4096;
+  const Tensor alone = bench.upload(bench.random({kRows, 2 * kWidth}));
+  const Tensor all = repeated(bench, alone, kTimes);
+  const Tensor positions = bench.output_as(DType::f32, std::array<std::int64_t, 1>{kRows * kTimes});
+  const Tensor of_all(positions.data(), DType::i32, DeviceKind::cuda, {kRows * kTimes});
+  const Tensor of_one = bench.upload(bench.host().indices(position));
+  for (std::int64_t i = 0; i < kTimes; ++i) {
+    bench.backend().copy(of_all.reshape({kTimes, kRows}).row_range(i, 1),
+                         of_one.reshape({1, kRows}));
+  }
+  ops::rope(bench.gpu(), all, of_all, kWidth, 1e4, RopeDirection::forward);
+  ops::rope(bench.gpu(), alone, of_one, kWidth, 1e4, RopeDirection::forward);
+  expect_repetitions(bench, all, alone);
 }
 
 TEST_F(RopeOnGpu, TurnsForwardAndBackLikeTheReference) {
@@ -355,6 +417,28 @@ TEST_F(LossOnGpu, InOnePassEqualsTheReference) {
       ops::cross_entropy(bench.gpu(), glosses, gstatistics, again, gtargets, 0.25);
       EXPECT_EQ(bench.download(again), bench.download(glogits)) << "not the same bits";
     }
+  }
+}
+
+TEST_F(LossOnGpu, RowsOneAfterAnotherEqualThoseAlone) {
+  for (const std::int64_t classes : {8192, 100352}) {
+    DeviceBench bench(DType::bf16);
+    const std::int64_t times = classes == 8192 ? 300 : 20;
+    const std::vector<std::int64_t> drawn{0, -1, classes - 1, 4711, -1};
+    const auto few = std::ssize(drawn);
+    const Tensor alone = bench.upload(bench.random({few, classes}, 3));
+    const Tensor all = repeated(bench, alone, times);
+    const auto run = [&](const Tensor& logits, const std::vector<std::int64_t>& targets) {
+      const std::array<std::int64_t, 2> three = {logits.rows(), 3}, one = {logits.rows(), 1};
+      const Tensor statistics = bench.output_as(DType::f32, three);
+      const Tensor losses = bench.output_as(DType::f64, one);
+      ops::cross_entropy(bench.gpu(), losses.reshape({logits.rows()}), statistics, logits,
+                         bench.upload(bench.host().indices(targets)), 0.25);
+      return losses;
+    };
+    const Tensor losses = run(all, repeated(drawn, times));
+    expect_repetitions(bench, losses, run(alone, drawn));
+    expect_repetitions(bench, all, alone);
   }
 }
 
