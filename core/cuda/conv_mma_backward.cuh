@@ -10,6 +10,8 @@
 // parts of a tile in any order.
 #pragma once
 
+#include <type_traits>
+
 #include "core/cuda/conv_mma_filters.cuh"
 
 namespace convoy::cuda::mma_conv {
@@ -156,7 +158,7 @@ __device__ inline void load_shared_filters(std::uint32_t u, const MmaConvCall& c
 template <class Sizes>
 class RanksPart {
  public:
-  __device__ RanksPart()
+  __device__ explicit RanksPart(const MmaConvCall&)
       : filters_((threadIdx.x % 32 / 16 * 8 + threadIdx.x % 8) * Sizes::kPitch +
                  ((threadIdx.x / 32 * 32 * Sizes::kSets + threadIdx.x / 8 % 2 * 16) ^
                   threadIdx.x % 8 * 16)),
@@ -226,13 +228,16 @@ template <class Sizes>
 class TapsPart {
  public:
   __device__ explicit TapsPart(const MmaConvCall& call) {
-    const int column = threadIdx.x % 32 / 4 / kTaps;  // 0 or 1: of which group
+    const int column = threadIdx.x % 32 / 4;
 #pragma unroll
     for (int n = 0; n < Sizes::kSets; ++n) {
 #pragma unroll
       for (int q = 0; q < 2; ++q) {
         const int group = call.rank == 8 ? q : (call.rank == 16 ? n : 0);
-        is_ours_[n][q] = column == group ? 0x3f803f80u : 0u;
+#pragma unroll
+        for (int w = 0; w < kTaps; ++w) {
+          ones_[n][w][q] = kept(column == group * kTaps + w ? 0x3f803f80u : 0u);
+        }
       }
     }
   }
@@ -249,13 +254,11 @@ class TapsPart {
       rows_.load(rows, memory, tile, n);
 #pragma unroll
       for (int w = 0; w < kTaps; ++w) {
-        const bool tap = threadIdx.x % 32 / 4 % kTaps == w;
-        const Pair ones[2] = {tap ? is_ours_[n][0] : 0u, tap ? is_ours_[n][1] : 0u};
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
           Pair p[4];
           rows.template multiply<Whole>(p, 2 * i, w, far);
-          multiply_add(sums[n][i], p, ones[0], ones[1]);
+          multiply_add(sums[n][i], p, ones_[n][w][0], ones_[n][w][1]);
         }
       }
     }
@@ -281,19 +284,18 @@ class TapsPart {
   static __device__ void store(const Rows<bf16>& dz, const MmaConvCall& call, int group, int first,
                                const float (&sums)[2][4]) {
     const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
-    const int column = group * kTaps + 2 * c;
+    const int column = group * kTaps + 2 * c, row = first + 4 * g;
     if (column >= call.channels / call.rank * kTaps || (c >= 2 && call.rank == 32)) return;
+    bf16* to = dz.row(row) + column;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int row = first + 4 * g + i;
-      if (!Whole && row >= call.rows) break;
       const Pair taps = pack_pair(sums[i / 2][i % 2 * 2], sums[i / 2][i % 2 * 2 + 1]);
-      *reinterpret_cast<Pair*>(dz.row(row) + column) = taps;
+      if (Whole || row + i < call.rows) *reinterpret_cast<Pair*>(to + i * dz.stride) = taps;
     }
   }
 
   StraightRows<Sizes> rows_;
-  Pair is_ours_[Sizes::kSets][2];
+  Pair ones_[Sizes::kSets][kTaps][2];  // right operands that send 8 channels' sums to a column
 };
 
 // du (low-rank) and ds of all tiles of a warp, as accumulators: rows g and g + 8 are 16 of the
@@ -431,8 +433,7 @@ __device__ inline void backward_block(const BackwardTargets& to, const MmaConvCa
   RowLoader<Sizes, true> loader(memory, call, channel0, first);
   for (int block = 0; block < 3; ++block) loader.next();
   const InputPart<Sizes> input(call, channel0);
-  const RanksPart<Sizes> ranks;
-  const TapsPart<Sizes> taps(call);
+  const std::conditional_t<kHeadwise, TapsPart<Sizes>, RanksPart<Sizes>> dz(call);
   const WeightPart<Sizes> weight;
   WeightSums<kHeadwise> sums = {};
   const auto dz_sums = [&](unsigned tile) {
@@ -453,15 +454,16 @@ __device__ inline void backward_block(const BackwardTargets& to, const MmaConvCa
       unsigned part = first_part;
 #pragma unroll 1
       do {
-        if (Input && part == 0) {
-          input.template run<Whole>(to.dx, call, channel0, row, memory, tile, reach);
-        } else if (kRanksPart && part == 1) {
-          ranks.template run<Whole>(dz_sums(tile), memory, tile);
-        } else if (kTapsPart && part == 1) {
-          taps.template run<Whole>(to.dz, call, channel0, row, memory, tile);
-        } else if (Weight && part == 2) {
-          weight.template run<Whole>(sums, memory, tile, reach);
-        } else if (kRanksPart && part == 3 && tile > 0) {
+        if (part == 0) {
+          if (Input) input.template run<Whole>(to.dx, call, channel0, row, memory, tile, reach);
+        } else if (part == 1) {
+          if constexpr (kRanksPart) dz.template run<Whole>(dz_sums(tile), memory, tile);
+          if constexpr (kTapsPart) {
+            dz.template run<Whole>(to.dz, call, channel0, row, memory, tile);
+          }
+        } else if (part == 2) {
+          if (Weight) weight.template run<Whole>(sums, memory, tile, reach);
+        } else if (kRanksPart && tile > 0) {
           finish_dz(tile - 1);
         }
         part = (part + 1) % 4;
