@@ -36,9 +36,12 @@ struct Ceilings {
 struct StepMeasurement {
   double seconds, tokens_per_s, flops_per_s;
   double loss;
-  double arena_bytes;
-  double predicted_bytes;  // of all memory, by the planner
-  double measured_bytes;   // of the device, once the steps have run; NaN on a CPU
+  double activation_bytes;  // of micro-batches and workspace, as planned
+  double predicted_bytes;   // of all memory, by the planner
+  double measured_bytes;    // of the device, once the steps have run; NaN on a CPU
+  bool replayed;            // the measured steps were replays of a recorded one
+  std::string recording;    // of what, or why not; empty where the device records nothing
+  double replay_seconds;    // of the recording alone, over and over; 0 without
 };
 
 std::vector<OpMeasurement> bench_operations(const BenchSetup& setup);

@@ -8,8 +8,9 @@ namespace {
 
 constexpr double kMatmulLibrary = 64.0 * 1024 * 1024;  // core/cuda/matmul_library.cpp
 
-// cuDNN's deterministic attention backward: dq in f32 for each block of keys, added up at the end.
-// As its version 9.14 asks for on an H100.
+// On a Hopper GPU: the own attention backward's dq in f32 with two statistics of each row of a head
+// (core/cuda/warpgroup_attention.cu); for what it does not take, cuDNN's deterministic one, dq in
+// f32 for each block of keys, added up at the end, as its version 9.14 asks for.
 double attention_backward(const RunConfig& config, const MeshShape& mesh) {
   const ModelConfig& model = config.model;
   const bool library = dtype_of_run(config) == DType::bf16 && model.head_width() % 8 == 0 &&
@@ -18,6 +19,10 @@ double attention_backward(const RunConfig& config, const MeshShape& mesh) {
   const double key_block = model.head_width() <= 64 ? 128 : 256;
   const auto queries = static_cast<double>(config.train.micro_batch * model.seq_len);
   const std::int64_t heads = model.n_heads / mesh.tp;
+  if (model.head_width() == 64 && model.seq_len % 64 == 0) {
+    constexpr double kRow = (64 + 2) * 4 + 4.0 / 64;  // bytes; a counter of each 64 rows
+    return queries * static_cast<double>(heads) * kRow;
+  }
   const double dq = queries * static_cast<double>(heads * model.head_width()) * 4;
   const double statistics = queries * static_cast<double>(heads) * 4;
   const double blocks = std::ceil(static_cast<double>(model.seq_len) / key_block);

@@ -9,6 +9,7 @@
 #include "core/cuda/flash_attention.h"
 #include "core/cuda/mma_attention.h"
 #include "core/cuda/reductions.cuh"
+#include "core/cuda/warpgroup_attention.h"
 
 namespace convoy {
 namespace cuda {
@@ -303,6 +304,11 @@ void CudaBackend::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dou
   using namespace cuda;
   if (q.size() == 0) return;
   const bool whole = is_of_whole_sequences(shape);
+  if (whole && shape.one_document &&
+      warpgroup_attention_backward(stream_, *workspace_, dq, dk, dv, dout, q, k, v, out,
+                                   log_sum_exp, shape)) {
+    return;
+  }
   if (whole && shape.one_document && flash_ &&
       flash_->takes_backward(dq, dk, dv, dout, q, k, v, out, log_sum_exp, shape)) {
     return flash_->backward(dq, dk, dv, dout, q, k, v, out, log_sum_exp, shape);
