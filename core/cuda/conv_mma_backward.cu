@@ -11,18 +11,20 @@ namespace {
 
 using namespace mma_conv;
 
-constexpr int kSmWarps = 8;
+// Sizes, and how many blocks an SM has.
+template <int Warps, int Sets, bool Headwise, int Resident, bool Once = true>
+struct Variant : BackwardBlock<Warps, Sets, Headwise> {
+  static constexpr bool kReadOnce = Once;
+  static constexpr int kResident = Resident;
+};
 
-template <bool Headwise, bool Input, bool Weight, int Warps>
-__global__ void __launch_bounds__(32 * Warps, kSmWarps / Warps)
+template <class Sizes, bool Input, bool Weight>
+__global__ void __launch_bounds__(Sizes::kThreads, Sizes::kResident)
     backward_kernel(BackwardTargets to, const __grid_constant__ MmaConvCall call) {
   extern __shared__ __align__(1024) char bytes[];
   wait_for_previous();
   allow_next();
-  // Of the blocks of an SM, which are about 132 apart, each other one begins with another part.
-  const unsigned turn = (blockIdx.y * gridDim.x + blockIdx.x) / 132;
-  backward_block<BackwardBlock<Warps, Headwise>, Input, Weight>(to, call, blockIdx.x, blockIdx.y,
-                                                                turn, bytes);
+  backward_block<Sizes, Input, Weight>(to, call, blockIdx.x, blockIdx.y, bytes);
 }
 
 struct DzSums {
@@ -68,39 +70,37 @@ __global__ void __launch_bounds__(kSumLanes* kSumSlices)
   add_blocks(to, first + thread * 4 / kDzTile, thread % (kDzTile / 4));
 }
 
-template <bool Headwise, int Warps>
+template <class Sizes>
 auto kernel_for(ConvWants wants) {
   switch (wants) {
-    case ConvWants::input: return backward_kernel<Headwise, true, false, Warps>;
-    case ConvWants::weight: return backward_kernel<Headwise, false, true, Warps>;
+    case ConvWants::input: return backward_kernel<Sizes, true, false>;
+    case ConvWants::weight: return backward_kernel<Sizes, false, true>;
     case ConvWants::both: break;
   }
-  return backward_kernel<Headwise, true, true, Warps>;
+  return backward_kernel<Sizes, true, true>;
 }
 
-template <bool Headwise, int Warps>
+template <class Sizes>
 void backward(const ConvCall& call, const ConvGradients& g, const Tensor& dy, const Tensor& x,
               ConvWants wants) {
-  using Sizes = BackwardBlock<Warps, Headwise>;
+  constexpr bool kHeadwise = Sizes::kHeadwise;
   const bool input = wants != ConvWants::weight, weight = wants != ConvWants::input;
-  const bool ranks = input && !Headwise;
-  const MmaConvCall c = describe(call, x, dy, Sizes::kChannels, 132 * kSmWarps / Warps);
+  const bool ranks = input && !kHeadwise;
+  const MmaConvCall c = describe(call, x, dy, Sizes::kChannels, 132 * Sizes::kResident);
   const dim3 grid = grid_of(c, Sizes::kChannels);
   const std::int64_t tiles = ceil_div<std::int64_t>(c.rows, kTokens);
   const std::int64_t dz_count = ranks ? grid.x * tiles * kDzTile : 0;
   const std::int64_t static_count = std::int64_t{c.width} * c.channels;
-  const std::int64_t weight_count = weight ? (Headwise ? 1 : 1 + c.rank) * static_count : 0;
+  const std::int64_t weight_count = weight ? (kHeadwise ? 1 : 1 + c.rank) * static_count : 0;
   call.workspace.begin(static_cast<std::size_t>(dz_count + grid.y * weight_count) * sizeof(float) +
                        512);
   auto* dz = call.workspace.take<float>(dz_count);
   auto* weights = call.workspace.take<float>(grid.y * weight_count);
-  const BackwardTargets to{
-      rows_of<bf16>(g.dx), rows_of<bf16>(g.dgenerated), dz, weights,
-      std::getenv("CONV_TURNS") ? static_cast<unsigned>(std::atoi(std::getenv("CONV_TURNS"))) : 1u};
-  launch_overlapped(kernel_for<Headwise, Warps>(wants), grid, Sizes::kThreads, Sizes::kBytes,
-                    call.stream, to, c);
+  const BackwardTargets to{rows_of<bf16>(g.dx), rows_of<bf16>(g.dgenerated), dz, weights};
+  launch_overlapped(kernel_for<Sizes>(wants), grid, Sizes::kThreads, Sizes::kBytes, call.stream, to,
+                    c);
   const ConvWeightSums<float> weight_sums{weight ? data_of<float>(g.ds) : nullptr,
-                                          weight && !Headwise ? data_of<float>(g.du) : nullptr,
+                                          weight && !kHeadwise ? data_of<float>(g.du) : nullptr,
                                           weights,
                                           static_count,
                                           weight_count,
@@ -120,18 +120,32 @@ bool mma_conv_backward(const ConvCall& call, const ConvGradients& g, Tensor dy, 
                        ConvWants wants) {
   if (!takes(call, {x, dy, wants == ConvWants::weight ? dy : g.dx})) return false;
   if (call.shape.kind == FilterKind::headwise) {
-    if (call.shape.head_size > 32 || std::getenv("CONV_HEADS")) return false;
+    if (call.shape.head_size > 16 || std::getenv("CONV_HEADS")) return false;
     if (wants != ConvWants::weight && !packable(kTaps * 2, {g.dgenerated})) return false;
-    backward<true, kSmWarps / 2>(call, g, dy, x, wants);
+    if (std::getenv("CONV_HEADS12")) {
+      backward<Variant<6, 1, true, 2>>(call, g, dy, x, wants);
+    } else {
+      backward<Variant<8, 1, true, 2>>(call, g, dy, x, wants);
+    }
     return true;
   }
   // Wide blocks, which halve the partial sums of dz, unless that leaves half of one without
   // channels.
-  constexpr int kNarrow = BackwardBlock<kSmWarps / 2, false>::kChannels;
-  if (ceil_div<std::int64_t>(x.cols(), kNarrow) % 2 == 0 && !std::getenv("CONV_NARROW")) {
-    backward<false, kSmWarps>(call, g, dy, x, wants);
+  const auto narrow_blocks = [&](int channels) {
+    return ceil_div<std::int64_t>(x.cols(), channels);
+  };
+  if (std::getenv("CONV_SETS1")) {
+    if (std::getenv("CONV_KEEP")) {
+      backward<Variant<12, 1, false, 1, false>>(call, g, dy, x, wants);
+    } else if (narrow_blocks(96) % 2 == 0 || std::getenv("CONV_WIDE")) {
+      backward<Variant<12, 1, false, 1>>(call, g, dy, x, wants);
+    } else {
+      backward<Variant<6, 1, false, 2>>(call, g, dy, x, wants);
+    }
+  } else if (narrow_blocks(128) % 2 == 0 && !std::getenv("CONV_NARROW")) {
+    backward<Variant<8, 2, false, 1>>(call, g, dy, x, wants);
   } else {
-    backward<false, kSmWarps / 2>(call, g, dy, x, wants);
+    backward<Variant<4, 2, false, 2>>(call, g, dy, x, wants);
   }
   return true;
 }

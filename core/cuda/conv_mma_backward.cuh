@@ -10,18 +10,19 @@
 // parts of a tile in any order.
 #pragma once
 
+#include <type_traits>
+
 #include "core/cuda/conv_mma_filters.cuh"
 
 namespace convoy::cuda::mma_conv {
 
-constexpr int kBackwardSets = 2;           // of 16 channels, of a warp
 constexpr int kDzTile = kTokens * kRanks;  // values of low-rank dz
 
 // Low-rank, shared memory also holds u and, of two tiles by turns, what each warp adds to dz.
-template <int Warps, bool Headwise>
-struct BackwardBlock : Block<Warps, kBackwardSets, Headwise, true> {
-  using Base = Block<Warps, kBackwardSets, Headwise, true>;
-  static constexpr int kSets = kBackwardSets;
+template <int Warps, int Sets, bool Headwise>
+struct BackwardBlock : Block<Warps, Sets, Headwise, true> {
+  using Base = Block<Warps, Sets, Headwise, true>;
+  static constexpr int kSets = Sets;
   static constexpr int kFilters = (Base::kRingBytes + 127) / 128 * 128;  // where u begins
   static constexpr int kSums = kFilters + kTaps * kRanks * Base::kPitch;
   static constexpr int kSumBytes = Warps * kDzTile * 4;  // of a tile
@@ -156,7 +157,7 @@ __device__ inline void load_shared_filters(std::uint32_t u, const MmaConvCall& c
 template <class Sizes>
 class RanksPart {
  public:
-  __device__ RanksPart()
+  __device__ explicit RanksPart(const MmaConvCall&)
       : filters_((threadIdx.x % 32 / 16 * 8 + threadIdx.x % 8) * Sizes::kPitch +
                  ((threadIdx.x / 32 * 32 * Sizes::kSets + threadIdx.x / 8 % 2 * 16) ^
                   threadIdx.x % 8 * 16)),
@@ -202,8 +203,9 @@ class RanksPart {
 // Adds dz of a tile over the block's warps, in order.
 template <class Sizes>
 __device__ inline void add_channels(float* to, std::uint32_t sums) {
-  constexpr int kValues = kDzTile / Sizes::kThreads;  // of a thread
+  constexpr int kValues = kDzTile / std::bit_floor(unsigned{Sizes::kThreads});  // of a thread
   static_assert(kValues == 2 || kValues == 4, "what moves as one");
+  if (threadIdx.x * kValues >= kDzTile) return;
   Pack<float, kValues> sum = {};
 #pragma unroll
   for (int warp = 0; warp < Sizes::kThreads / 32; ++warp) {
@@ -220,20 +222,20 @@ __device__ inline void add_channels(float* to, std::uint32_t sums) {
   store_pack(to + threadIdx.x * kValues, sum);
 }
 
-// Head-wise: dz of the warp's groups, of 8, 16 or 32 channels. Columns of the sums are the taps of
-// one group and, below 32 channels, of the one after it.
+// Head-wise: dz of the warp's 16 channels, one group or two of 8. Columns of the sums are taps, of
+// the second group from 4 on.
 template <class Sizes>
 class TapsPart {
+  static_assert(Sizes::kSets == 1, "a warp has one group or two");
+
  public:
   __device__ explicit TapsPart(const MmaConvCall& call) {
-    const int column = threadIdx.x % 32 / 4 / kTaps;  // 0 or 1: of which group
+    const int column = threadIdx.x % 32 / 4;
 #pragma unroll
-    for (int n = 0; n < Sizes::kSets; ++n) {
+    for (int q = 0; q < 2; ++q) {
+      const int first = call.rank == 8 ? q * kTaps : 0;
 #pragma unroll
-      for (int q = 0; q < 2; ++q) {
-        const int group = call.rank == 8 ? q : (call.rank == 16 ? n : 0);
-        is_ours_[n][q] = column == group ? 0x3f803f80u : 0u;
-      }
+      for (int w = 0; w < kTaps; ++w) ones_[w][q] = kept(column == first + w ? 0x3f803f80u : 0u);
     }
   }
 
@@ -242,69 +244,43 @@ class TapsPart {
                       std::uint32_t memory, unsigned tile) const {
     int far[4];
     rows_.template load_reach<Whole>(far, memory, tile);
-    float sums[Sizes::kSets][2][4] = {};
+    typename StraightRows<Sizes>::Set rows;
+    rows_.load(rows, memory, tile, 0);
+    float sums[2][4] = {};
 #pragma unroll
-    for (int n = 0; n < Sizes::kSets; ++n) {
-      typename StraightRows<Sizes>::Set rows;
-      rows_.load(rows, memory, tile, n);
-#pragma unroll
-      for (int w = 0; w < kTaps; ++w) {
-        const bool tap = threadIdx.x % 32 / 4 % kTaps == w;
-        const Pair ones[2] = {tap ? is_ours_[n][0] : 0u, tap ? is_ours_[n][1] : 0u};
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          Pair p[4];
-          rows.template multiply<Whole>(p, 2 * i, w, far);
-          multiply_add(sums[n][i], p, ones[0], ones[1]);
-        }
-      }
-    }
-    const int warp_group = (channel0 + threadIdx.x / 32 * 16 * Sizes::kSets) / call.rank;
-    if (call.rank == 8) {
-#pragma unroll
-      for (int n = 0; n < Sizes::kSets; ++n) {
-        store<Whole>(dz, call, warp_group + 2 * n, first, sums[n]);
-      }
-    } else {
+    for (int w = 0; w < kTaps; ++w) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-#pragma unroll
-        for (int k = 0; k < 4; ++k) sums[0][i][k] += sums[1][i][k];
+        Pair p[4];
+        rows.template multiply<Whole>(p, 2 * i, w, far);
+        multiply_add(sums[i], p, ones_[w][0], ones_[w][1]);
       }
-      store<Whole>(dz, call, warp_group, first, sums[0]);
+    }
+    const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
+    const int channel = channel0 + threadIdx.x / 32 * 16 + c / 2 * 8, row = unknown(first) + 4 * g;
+    if (channel >= call.channels || (c >= 2 && call.rank > 8)) return;
+    bf16* to = dz.row(row) + channel / call.rank * kTaps + c % 2 * 2;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const Pair taps = pack_pair(sums[i / 2][i % 2 * 2], sums[i / 2][i % 2 * 2 + 1]);
+      if (Whole || row + i < call.rows) *reinterpret_cast<Pair*>(to + i * dz.stride) = taps;
     }
   }
 
  private:
-  // group: that of the first four columns.
-  template <bool Whole>
-  static __device__ void store(const Rows<bf16>& dz, const MmaConvCall& call, int group, int first,
-                               const float (&sums)[2][4]) {
-    const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
-    const int column = group * kTaps + 2 * c;
-    if (column >= call.channels / call.rank * kTaps || (c >= 2 && call.rank == 32)) return;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int row = first + 4 * g + i;
-      if (!Whole && row >= call.rows) break;
-      const Pair taps = pack_pair(sums[i / 2][i % 2 * 2], sums[i / 2][i % 2 * 2 + 1]);
-      *reinterpret_cast<Pair*>(dz.row(row) + column) = taps;
-    }
-  }
-
   StraightRows<Sizes> rows_;
-  Pair is_ours_[Sizes::kSets][2];
+  Pair ones_[kTaps][2];  // right operands that send 8 channels' sums to a column
 };
 
 // du (low-rank) and ds of all tiles of a warp, as accumulators: rows g and g + 8 are 16 of the
 // warp's channels, the columns ranks (of both halves) and taps.
-template <bool Headwise>
+template <int Sets, bool Headwise>
 struct WeightSums {
-  float u[kBackwardSets][kTaps][2][4], s[kBackwardSets][4];
+  float u[Sets][kTaps][2][4], s[Sets][4];
 };
-template <>
-struct WeightSums<true> {
-  float s[kBackwardSets][4];
+template <int Sets>
+struct WeightSums<Sets, true> {
+  float s[Sets][4];
 };
 
 // What the tile adds to du and ds.
@@ -317,8 +293,8 @@ class WeightPart {
                                             threadIdx.x % 32 / 8 * Sizes::kZPitch))) {}
 
   template <bool Whole>
-  __device__ void run(WeightSums<Sizes::kHeadwise>& sums, std::uint32_t memory, unsigned tile,
-                      const LaneReach& reach) const {
+  __device__ void run(WeightSums<Sizes::kSets, Sizes::kHeadwise>& sums, std::uint32_t memory,
+                      unsigned tile, const LaneReach& reach) const {
     Pair z[2][4];  // of 8 ranks
     const std::uint32_t own = rows_.first(memory, tile), before = rows_.second(memory, tile);
     if constexpr (!Sizes::kHeadwise) {
@@ -374,28 +350,28 @@ class WeightPart {
 };
 
 // partial [1 + rank, width, channels] of one chunk: ds, then du; head-wise ds alone.
-template <bool Headwise>
-__device__ inline void store_weights(float* partial, const WeightSums<Headwise>& sums,
+template <int Sets, bool Headwise>
+__device__ inline void store_weights(float* partial, const WeightSums<Sets, Headwise>& sums,
                                      const MmaConvCall& call, int channel0) {
   const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
   const std::int64_t channels = call.channels;
 #pragma unroll
-  for (int n = 0; n < kBackwardSets; ++n) {
+  for (int n = 0; n < Sets; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int channel = channel0 + (threadIdx.x / 32 * kBackwardSets + n) * 16 + i / 2 * 8 + g;
-      if (channel >= call.channels) break;
+      const int channel = channel0 + (threadIdx.x / 32 * Sets + n) * 16 + i / 2 * 8 + g;
       const int column = 2 * c + i % 2;
-      if (column < call.width) partial[column * channels + channel] = sums.s[n][i];
+      const bool there = channel < call.channels;
+      if (there && column < call.width) partial[column * channels + channel] = sums.s[n][i];
       if constexpr (!Headwise) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const int rank = half * 8 + column;
-          if (rank >= call.rank) break;
+          float* to = partial + (1 + rank) * call.width * channels + channel;
 #pragma unroll
           for (int w = 0; w < kTaps; ++w) {
-            if (w >= call.width) break;
-            partial[((1 + rank) * call.width + w) * channels + channel] = sums.u[n][w][half][i];
+            if (there && rank < call.rank && w < call.width)
+              to[w * channels] = sums.u[n][w][half][i];
           }
         }
       }
@@ -408,18 +384,14 @@ __device__ inline void store_weights(float* partial, const WeightSums<Headwise>&
 struct BackwardTargets {
   Rows<bf16> dx, dz;
   float *dz_partial, *weight_partial;
-  unsigned turns;
 };
 
 // All of a block of threads, whose channels are the stripe-th and whose rows the chunk-th of the
 // call: dx and head-wise dz, and the partial sums of low-rank dz, du and ds. shared: of
-// Sizes::kBytes. The warps that share a scheduler begin a tile with different parts, so that they
-// ask the matrix units, the FMA units and shared memory by turns; `turn`, 0 or 1, moves the order
-// on. It is not known to the compiler, which so does not mix the parts and run out of registers.
+// Sizes::kBytes.
 template <class Sizes, bool Input, bool Weight>
 __device__ inline void backward_block(const BackwardTargets& to, const MmaConvCall& call,
-                                      unsigned stripe, unsigned chunk, unsigned turn,
-                                      const char* shared) {
+                                      unsigned stripe, unsigned chunk, const char* shared) {
   constexpr bool kHeadwise = Sizes::kHeadwise;
   constexpr bool kRanksPart = Input && !kHeadwise, kTapsPart = Input && kHeadwise;
   const std::uint32_t memory = shared_address(shared);
@@ -431,10 +403,9 @@ __device__ inline void backward_block(const BackwardTargets& to, const MmaConvCa
   RowLoader<Sizes, true> loader(memory, call, channel0, first);
   for (int block = 0; block < 3; ++block) loader.next();
   const InputPart<Sizes> input(call, channel0);
-  const RanksPart<Sizes> ranks;
-  const TapsPart<Sizes> taps(call);
+  const std::conditional_t<kHeadwise, TapsPart<Sizes>, RanksPart<Sizes>> dz(call);
   const WeightPart<Sizes> weight;
-  WeightSums<kHeadwise> sums = {};
+  WeightSums<Sizes::kSets, kHeadwise> sums = {};
   const auto dz_sums = [&](unsigned tile) {
     return memory + Sizes::kSums + tile % 2 * Sizes::kSumBytes;
   };
@@ -443,29 +414,20 @@ __device__ inline void backward_block(const BackwardTargets& to, const MmaConvCa
     add_channels<Sizes>(to.dz_partial + (stripe * all + first / kTokens + tile) * kDzTile,
                         dz_sums(tile));
   };
-  const unsigned first_part = (threadIdx.x / 128 + turn) % 2 * 2 * to.turns;
   for (unsigned tile = 0; tile < tiles; ++tile) {
     const bool whole = loader.arrive(tile);
+    if (kRanksPart && tile > 0) finish_dz(tile - 1);
     const int row = static_cast<int>(first + tile * kTokens);
+    // The parts meet as a warp, so that the compiler does not mix them and run out of registers.
     const auto run = [&]<bool Whole>() {
       LaneReach reach;
       if (!Whole) reach.load(memory + Sizes::kReach, tile);
-      unsigned part = first_part;
-#pragma unroll 1
-      do {
-        if (Input && part == 0) {
-          input.template run<Whole>(to.dx, call, channel0, row, memory, tile, reach);
-        } else if (kRanksPart && part == 1) {
-          ranks.template run<Whole>(dz_sums(tile), memory, tile);
-        } else if (kTapsPart && part == 1) {
-          taps.template run<Whole>(to.dz, call, channel0, row, memory, tile);
-        } else if (Weight && part == 2) {
-          weight.template run<Whole>(sums, memory, tile, reach);
-        } else if (kRanksPart && part == 3 && tile > 0) {
-          finish_dz(tile - 1);
-        }
-        part = (part + 1) % 4;
-      } while (part != first_part);
+      if (Input) input.template run<Whole>(to.dx, call, channel0, row, memory, tile, reach);
+      __syncwarp();
+      if constexpr (kRanksPart) dz.template run<Whole>(dz_sums(tile), memory, tile);
+      if constexpr (kTapsPart) dz.template run<Whole>(to.dz, call, channel0, row, memory, tile);
+      __syncwarp();
+      if (Weight) weight.template run<Whole>(sums, memory, tile, reach);
     };
     if (whole) {
       run.template operator()<true>();

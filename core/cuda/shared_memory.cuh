@@ -62,6 +62,14 @@ __device__ inline void copy_ahead(std::uint32_t to, const void* from, bool there
                  : "memory");
   }
 }
+// The same of a whole pack that will not be read again, and so leaves the L2 cache first.
+__device__ inline void copy_once_ahead(std::uint32_t to, const void* from, bool there) {
+  std::uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to),
+               "l"(from), "r"(there ? 16 : 0), "l"(policy)
+               : "memory");
+}
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int Pending>
 __device__ inline void wait_copies() {
