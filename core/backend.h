@@ -12,8 +12,10 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 
+#include "core/scalar.h"
 #include "core/tensor.h"
 
 namespace convoy {
@@ -167,6 +169,23 @@ struct UpdateRules {
 
 class Trace;
 
+// Operations that a backend keeps, to be asked for again as one (core/recorded_region.h).
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  // As if all of them were asked for now, with the values that are in the device's memory by then.
+  virtual void replay() = 0;
+  virtual bool is_current() const = 0;  // what they use of the backend's own is where it was
+  virtual std::string description() const = 0;  // "a CUDA graph of 331 operations"
+};
+
+// Values on their way to the host.
+class Arrival {
+ public:
+  virtual ~Arrival() = default;
+  virtual void wait() = 0;  // until they are there
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -182,10 +201,18 @@ class Backend {
   // Memory. Host memory may be given to and taken from any device by `copy`.
   virtual void* allocate_zeroed(std::size_t bytes) = 0;
   virtual void deallocate(void* data, std::size_t bytes) noexcept = 0;
-  virtual void copy(Tensor destination, Tensor source) = 0;     // same shape and dtype, any strides
+  virtual void copy(Tensor destination, Tensor source) = 0;  // same shape and dtype, any strides
+  // A copy to contiguous host memory that the host need not wait for: the values are those of now,
+  // and in `host` once the arrival has been waited for. It must not outlive either.
+  virtual std::unique_ptr<Arrival> copy_behind(Tensor host, Tensor source);
   virtual void convert(Tensor destination, Tensor source) = 0;  // between f64, f32 and bf16
   virtual void fill(Tensor destination, double value) = 0;
   virtual void synchronize() = 0;  // the host waits for everything issued
+  // Keeps the operations that `body` asks for and runs none of them. Throws where they cannot be
+  // kept: `body` copies from or to the host, allocates, waits. Then nothing of it has happened on
+  // the device either.
+  virtual bool can_record() const { return false; }
+  virtual std::unique_ptr<Recording> record(const std::function<void()>& body);
   // Median seconds of `body` over `repeats` runs, after one that does not count.
   virtual double seconds_of(int repeats, const std::function<void()>& body);
 
@@ -275,11 +302,11 @@ class Backend {
   virtual void cross_entropy_losses(Tensor losses, Tensor statistics, Tensor targets) = 0;
   // In place: logits become scale * (softmax - one_hot), 0 in rows that do not count.
   virtual void cross_entropy_backward(Tensor logits, Tensor statistics, Tensor targets,
-                                      std::int64_t first_class, double scale) = 0;
+                                      std::int64_t first_class, const Scalar& scale) = 0;
   // All of these where all classes are here: losses and statistics are set, logits become their
   // gradient. A device may read them once.
   virtual void cross_entropy(Tensor losses, Tensor statistics, Tensor logits, Tensor targets,
-                             double scale) {
+                             const Scalar& scale) {
     softmax_statistics(statistics, logits, targets, 0);
     cross_entropy_losses(losses, statistics, targets);
     cross_entropy_backward(logits, statistics, targets, 0, scale);

@@ -43,7 +43,7 @@ class NullBackend final : public Backend {
   void softmax_statistics(Tensor, Tensor, Tensor, std::int64_t) override {}
   void merge_softmax_statistics(Tensor, Tensor) override {}
   void cross_entropy_losses(Tensor, Tensor, Tensor) override {}
-  void cross_entropy_backward(Tensor, Tensor, Tensor, std::int64_t, double) override {}
+  void cross_entropy_backward(Tensor, Tensor, Tensor, std::int64_t, const Scalar&) override {}
 
   void conv_forward(Tensor, Tensor, const ConvFilters&, const ConvShape&,
                     const ConvRows&) override {}

@@ -254,8 +254,9 @@ void cross_entropy_losses(const Context& context, Tensor losses, Tensor statisti
 }
 
 void cross_entropy_backward(const Context& context, Tensor logits, Tensor statistics,
-                            Tensor targets, std::int64_t first_class, double scale) {
+                            Tensor targets, std::int64_t first_class, const Scalar& scale) {
   expect_device(context, {logits, statistics, targets});
+  if (scale.in_memory()) expect_device(context, {scale.memory()});
   expect_indices(targets, logits.rows(), "targets");
   expect_shape(statistics, logits.rows(), 3, "softmax statistics");
   const Recorded recorded(context, "cross_entropy_backward");
@@ -263,8 +264,9 @@ void cross_entropy_backward(const Context& context, Tensor logits, Tensor statis
 }
 
 void cross_entropy(const Context& context, Tensor losses, Tensor statistics, Tensor logits,
-                   Tensor targets, double scale) {
+                   Tensor targets, const Scalar& scale) {
   expect_device(context, {losses, statistics, logits, targets});
+  if (scale.in_memory()) expect_device(context, {scale.memory()});
   CHECK(losses.dtype() == DType::f64 && losses.size() == logits.rows(),
         "losses are f64, one a row, not ", losses.describe());
   expect_indices(targets, logits.rows(), "targets");

@@ -72,9 +72,9 @@ void softmax_statistics(const Context& context, Tensor statistics, Tensor logits
 void merge_softmax_statistics(const Context& context, Tensor statistics, Tensor parts);
 void cross_entropy_losses(const Context& context, Tensor losses, Tensor statistics, Tensor targets);
 void cross_entropy_backward(const Context& context, Tensor logits, Tensor statistics,
-                            Tensor targets, std::int64_t first_class, double scale);
+                            Tensor targets, std::int64_t first_class, const Scalar& scale);
 void cross_entropy(const Context& context, Tensor losses, Tensor statistics, Tensor logits,
-                   Tensor targets, double scale);
+                   Tensor targets, const Scalar& scale);
 
 void conv_forward(const Context& context, Tensor y, Tensor x, const ConvFilters& filters,
                   const ConvShape& shape, const ConvRows& rows);

@@ -27,6 +27,7 @@ struct FitVerb : TableOptions {
 
 struct CompareVerb : TableOptions {
   CompareOptions compare;
+  std::string speeds;
 };
 
 void add_table_options(CLI::App& verb, TableOptions& options) {
@@ -72,8 +73,9 @@ void fit_main(FitVerb& options) {
   for (const std::string& note : table.notes) std::cout << "  note: " << note << '\n';
 }
 
-void compare_main(const CompareVerb& options) {
+void compare_main(CompareVerb& options) {
   if (!has_minimizer()) minimize({}, {});
+  if (!options.speeds.empty()) options.compare.speeds = read_speeds(options.speeds);
   const ArmComparison result = compare_arms(read_table(options), options.compare);
   if (options.json)
     std::cout << compare_json(result);
@@ -127,6 +129,10 @@ void add_compare_verb(CLI::App& app) {
                    "tied? (default: as observed)")
       ->delimiter(',')
       ->type_name("ARM,ARM...");
+  verb->add_option("--speeds", options->speeds,
+                   "Take FLOP/s for the clock from this table of convoy sweep time, not from the "
+                   "runs")
+      ->type_name("SPEEDS.csv");
   verb->footer(
       "Example:\n"
       "  convoy compare runs.csv --reference transformer\n"

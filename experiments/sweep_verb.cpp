@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "experiments/export/tables.h"
 #include "experiments/export/tensorboard.h"
+#include "experiments/sweep/arm_speeds.h"
 #include "experiments/sweep/gpu_shares.h"
 #include "experiments/sweep/sbatch_script.h"
 #include "experiments/sweep/scheduler.h"
@@ -27,6 +28,7 @@ struct SweepArguments {
   std::string manifest, store, output, launcher, id;
   std::int64_t index = -1;
   bool json = false, dry_run = false, tensorboard = false;
+  TimingOptions timing;
 };
 
 SweepPlan plan_of(const SweepArguments& a) {
@@ -149,6 +151,20 @@ void print_status(const SweepArguments& a) {
   std::cout << (a.json ? to_json(standing) : to_table(standing));
 }
 
+void time_sweep(const SweepArguments& a) {
+  const SweepPlan plan = plan_of(a);
+  fs::create_directories(plan.manifest.output);
+  const fs::path file = plan.manifest.output / "speeds.csv";
+  const auto keep = [&](const ArmSpeeds& so_far, int rounds) {
+    replace_text(file, speeds_csv(so_far));
+    std::cout << "round " << rounds << " of " << a.timing.rounds << ": " << so_far.speeds.size()
+              << " models timed" << std::endl;
+  };
+  const ArmSpeeds measured = time_arms(plan, a.timing, keep);
+  std::cout << speeds_table(measured, plan.manifest.compare.reference) << "in " << file.string()
+            << '\n';
+}
+
 CLI::App* add_action(CLI::App& sweep, const std::string& name, const std::string& what,
                      const std::shared_ptr<SweepArguments>& a) {
   CLI::App* verb = sweep.add_subcommand(name, what);
@@ -196,6 +212,19 @@ void add_sweep_verb(CLI::App& app, ExitCode& exit_code) {
     const auto folder = planned.manifest.output / "tensorboard";
     if (a->tensorboard) write_tensorboard(planned, made.curves, folder);
   });
+
+  CLI::App* time =
+      add_action(*sweep, "time", "How fast each arm trains at each size, alone on this device", a);
+  time->add_option("--sequences", a->timing.sequences,
+                   "sequences a step, in place of the manifest's micro-batch")
+      ->check(CLI::PositiveNumber);
+  time->add_option("--rounds", a->timing.rounds, "over all models; the fastest counts")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  time->add_option("--repeats", a->timing.repeats, "steps of which the median counts")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  time->callback([a] { time_sweep(*a); });
 
   CLI::App* report =
       add_action(*sweep, "report", "Export, then write OUTPUT/report.html, all in one file", a);

@@ -39,6 +39,9 @@ struct StepMeasurement {
   double arena_bytes;
   double predicted_bytes;  // of all memory, by the planner
   double measured_bytes;   // of the device, once the steps have run; NaN on a CPU
+  bool replayed;           // the measured steps were replays of a recorded one
+  std::string recording;   // of what, or why not; empty where the device records nothing
+  double replay_seconds;   // of the recording alone, over and over; 0 without
 };
 
 std::vector<OpMeasurement> bench_operations(const BenchSetup& setup);

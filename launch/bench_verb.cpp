@@ -99,6 +99,9 @@ void run_step(const BenchOptions& o) {
   json["architecture"] = config.model.label();
   json["micro_batch"] = config.train.micro_batch;
   json["seq_len"] = config.model.seq_len;
+  json["recorded_step"] = result.replayed;
+  if (!result.recording.empty()) json["recording"] = result.recording;
+  if (result.replayed) json["replay_milliseconds"] = result.replay_seconds * 1e3;
   json["milliseconds"] = result.seconds * 1e3;
   json["tokens_per_s"] = result.tokens_per_s;
   json["model_gflops_per_s"] = result.flops_per_s / 1e9;
@@ -110,6 +113,9 @@ void run_step(const BenchOptions& o) {
   fmt::print("{}: {:.2f} ms a step of {} x {} tokens, {:.0f} tokens/s, {:.1f} model GFLOP/s\n",
              config.model.label(), result.seconds * 1e3, config.train.micro_batch,
              config.model.seq_len, result.tokens_per_s, result.flops_per_s / 1e9);
+  if (!result.recording.empty()) {
+    fmt::print("{}: {}\n", result.replayed ? "recorded" : "not recorded", result.recording);
+  }
   fmt::print("memory: {:.0f} MiB predicted", result.predicted_bytes / 1048576);
   if (!std::isnan(result.measured_bytes)) {
     fmt::print(", {:.0f} MiB measured", result.measured_bytes / 1048576);

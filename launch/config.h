@@ -37,6 +37,7 @@ struct TrainConfig {
   std::int64_t seed = 0;
   std::string precision = "f32";  // f64 | f32 | bf16
   std::string device = "auto";    // auto (a GPU where there is one) | cpu | cuda
+  bool cuda_graph = true;  // a lone GPU records its step and replays it; the bits are the same
 };
 
 struct OptimizerConfig {

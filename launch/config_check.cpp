@@ -170,6 +170,10 @@ class RunChecker {
             "without parallel.recompute = \"block\"");
     ignored("eval.every", !c_.data.val.empty(), "without data.val");
     ignored("eval.batches", !c_.data.val.empty(), "without data.val");
+    ignored("train.cuda_graph",
+            device_of_run(c_) == DeviceKind::cuda && ranks_ == 1 &&
+                c_.numerics == NumericsMode::fast && p.zero == 0,
+            "on a CPU, on several ranks, in invariant mode or under ZeRO");
     ignored("numerics.deterministic", device_of_run(c_) == DeviceKind::cuda, "on a CPU");
     ignored("numerics.matmul_table",
             device_of_run(c_) == DeviceKind::cuda && c_.numerics == NumericsMode::fast,

@@ -57,6 +57,7 @@ void visit_fields(Config&& c, Visitor& visitor) {
   visitor("seed", c.train.seed);
   visitor("precision", c.train.precision, Names{"f64", "f32", "bf16"});
   visitor("device", c.train.device, Names{"auto", "cpu", "cuda"});
+  visitor("cuda_graph", c.train.cuda_graph);
 
   visitor.section("numerics");
   visitor("mode", c.numerics, Names{"fast", "invariant"});

@@ -54,10 +54,12 @@ double GradientStep::sum_over_micro_batches() {
   return std::accumulate(nats_.begin(), nats_.end(), 0.0);
 }
 
-StepResult GradientStep::run(std::int64_t step, bool stop) {
-  if (agree_to_stop(stop)) return {0, true};
-  const std::int64_t samples = micro_batches(config_) * config_.train.micro_batch;
-  const std::int64_t first_sample = (step - 1) * samples;
+bool GradientStep::has_targets(std::int64_t step) const {
+  return data_.counted_targets(first_sample_of(step), step_samples()) > 0;
+}
+
+double GradientStep::prepare(std::int64_t step) {
+  const std::int64_t samples = step_samples(), first_sample = first_sample_of(step);
   const auto targets = static_cast<double>(data_.counted_targets(first_sample, samples));
   if (targets == 0) {
     throw Error(concat("step ", step, " has no target that counts: in each of its ", samples,
@@ -66,11 +68,25 @@ StepResult GradientStep::run(std::int64_t step, bool stop) {
   }
   take_batches(first_sample);
   if (step < total_steps(config_)) load_ahead(first_sample + samples);
+  return targets;
+}
+
+std::span<double> GradientStep::own_nats() {
+  return std::span(nats_).subspan(static_cast<std::size_t>(own_.begin), batches_.size());
+}
+
+StepResult GradientStep::run(std::int64_t step, bool stop) {
+  if (agree_to_stop(stop)) return {0, true};
+  const double targets = prepare(step);
   std::fill(nats_.begin(), nats_.end(), 0.0);
-  const std::span<double> all(nats_);
-  model_.run_step(
-      {batches_, 1 / targets, all.subspan(static_cast<std::size_t>(own_.begin), batches_.size())});
+  model_.run_step({batches_, 1 / targets, own_nats()});
   return {sum_over_micro_batches() / targets, false};
+}
+
+double GradientStep::load(std::int64_t step) {
+  const double targets = prepare(step);
+  model_.load({batches_, 1 / targets, {}});
+  return targets;
 }
 
 }  // namespace convoy

@@ -171,12 +171,21 @@ void Optimizer::sum_squares_exactly() {
 }
 
 UpdateResult Optimizer::update(double learning_rate, double loss) {
+  set_rate(learning_rate);
+  backend_.copy(loss_.view(), host_view(&loss, 1));
+  apply(loss_.view());
+  return result();
+}
+
+void Optimizer::set_rate(double learning_rate) {
   const Tensor rate(control_.view().data(), DType::f64, control_.view().device(), {1});
   static_assert(StepControl::learning_rate == 0, "the rate is the first value of the control");
   backend_.copy(rate, host_view(&learning_rate, 1));
-  backend_.copy(loss_.view(), host_view(&loss, 1));
+}
+
+void Optimizer::apply(const Tensor& loss) {
   ranks_.mode == NumericsMode::invariant ? sum_squares_exactly() : sum_squares();
-  backend_.decide_update(control_.view(), sum_of_squares_.view(), loss_.view(),
+  backend_.decide_update(control_.view(), sum_of_squares_.view(), loss,
                          {config_.clip, config_.spike_factor});
   std::vector<AdamWTensors> updated;
   for (const Span& span : spans_) {
@@ -187,10 +196,16 @@ UpdateResult Optimizer::update(double learning_rate, double loss) {
   }
   backend_.adamw_all(updated, control_.view(),
                      {config_.betas[0], config_.betas[1], config_.eps, config_.weight_decay});
-  const Control after = control();
-  return {after[StepControl::gradient_norm], after[StepControl::skip] != 0,
-          static_cast<std::int64_t>(after[StepControl::skipped_in_row]),
-          static_cast<std::int64_t>(after[StepControl::skipped_total])};
+}
+
+std::unique_ptr<Arrival> Optimizer::fetch(Control& control) const {
+  return backend_.copy_behind(host_view(control.data(), StepControl::kCount), control_.view());
+}
+
+UpdateResult Optimizer::result_of(const Control& control) {
+  return {control[StepControl::gradient_norm], control[StepControl::skip] != 0,
+          static_cast<std::int64_t>(control[StepControl::skipped_in_row]),
+          static_cast<std::int64_t>(control[StepControl::skipped_total])};
 }
 
 }  // namespace convoy

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <memory>
 #include <vector>
 
 #include "launch/config.h"
@@ -37,6 +38,15 @@ class Optimizer {
 
   // Updates the parts' values from their gradients, or changes nothing where the step is bad.
   UpdateResult update(double learning_rate, double loss);
+  // The same in three: what goes to the device, what the device does, what it found. On a lone rank
+  // and in fast mode apply() asks for operations of the device alone; loss f64 [1] in its memory is
+  // any number that is finite where the loss is.
+  void set_rate(double learning_rate);
+  void apply(const Tensor& loss);
+  UpdateResult result() const { return result_of(control()); }
+  // The third without waiting: what it found, once the arrival has been waited for.
+  std::unique_ptr<Arrival> fetch(Control& control) const;
+  static UpdateResult result_of(const Control& control);
 
   const std::vector<OwnPart>& parts() const { return parts_; }
   Tensor moment1(std::size_t part) const { return moment(moment1_.view(), part); }

@@ -100,6 +100,26 @@ void PipelineModel::run_step(const StepInput& input) {
   for (const auto& stage : stages_) stage->begin_step(input);
   executor_->run();
   for (const auto& stage : stages_) stage->end_step();
+  finish_gradients();
+}
+
+void PipelineModel::load(const StepInput& input) {
+  for (const auto& stage : stages_) stage->load(input);
+}
+
+void PipelineModel::run_loaded_step() {
+  for (const auto& stage : stages_) stage->begin_loaded_step();
+  executor_->run();
+  finish_gradients();
+}
+
+std::vector<std::int64_t> PipelineModel::loaded_shape() const {
+  std::vector<std::int64_t> shape;
+  for (const auto& stage : stages_) stage->describe_loaded(shape);
+  return shape;
+}
+
+void PipelineModel::finish_gradients() {
   const Doing doing("sum of gradients");
   for (const auto& stage : stages_) stage->sums().finish();
   sum_over_tp();

@@ -19,6 +19,12 @@ class PipelineModel final : public LossModel {
 
   // The gradients of a step, summed over everything, in the own parts' tensors.
   void run_step(const StepInput& input);
+  // The same of a lone rank in two: what goes to the device, at any time before, and the operations
+  // of the step that was loaded last. Its nats stay in the device's memory, f64 [micro-batches].
+  void load(const StepInput& input);
+  void run_loaded_step();
+  std::vector<std::int64_t> loaded_shape() const;  // what run_loaded_step branches on
+  const Tensor& nats() const { return stages_.back()->nats(); }
   // Of all stages; their tensors stay where they are.
   const std::vector<OwnPart>& own_parts() const { return parts_; }
   // After the values of the own parts have changed.
@@ -36,6 +42,7 @@ class PipelineModel final : public LossModel {
   void list_parts(StageInstance& stage);
   StageSettings settings_of(int stage) const;
   std::int64_t own_rows() const;
+  void finish_gradients();
   void sum_over_tp();
   void add_tied_gradients();
   void exchange_tied(const Tensor& gradient, int peer);

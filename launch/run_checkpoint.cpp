@@ -223,7 +223,8 @@ namespace {
 
 // Settings that a branch may change: the learning rates that follow are compared step by step.
 bool may_differ(const std::string& key) {
-  static const std::set<std::string> kFree = {"train.steps", "train.tokens", "train.flops"};
+  static const std::set<std::string> kFree = {"train.steps", "train.tokens", "train.flops",
+                                              "train.cuda_graph"};
   for (const char* section : {"checkpoint.", "log.", "parallel.", "eval.", "lr_schedule."}) {
     if (key.starts_with(section)) return true;
   }

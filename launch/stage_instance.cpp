@@ -75,14 +75,10 @@ StageInstance::StageInstance(Backend& backend, const StageSettings& settings, co
                static_cast<int>(settings.config.parallel.zero)),
       sums_(make_gradient_sums(backend, store_, layout.mesh().gradient(),
                                sum_options(settings.config, layout))) {
-  const RunConfig& config = settings.config;
   const std::size_t bytes = measure_stage(settings, backend.device()).slot;
   for (int i = 0; i < slots; ++i) {
-    slots_.push_back(std::make_unique<Slot>(
-        Slot{Arena(backend, concat("slot ", i), bytes),
-             DeviceBatch(backend, config.train.micro_batch, config.model.seq_len, settings.sharding,
-                         labels_of_window(config)),
-             {}}));
+    slots_.push_back(
+        std::make_unique<Slot>(Slot{Arena(backend, concat("slot ", i), bytes), new_batch(), {}}));
   }
   if (!settings.piece.last) return;
   scores_.emplace(backend, slots_.front()->batch.view().rows(), dtype_);
@@ -100,9 +96,42 @@ ParameterStore& StageInstance::allocated(const Layout& layout) {
   return store_;
 }
 
+DeviceBatch StageInstance::new_batch() const {
+  const RunConfig& config = settings_.config;
+  return {backend_, config.train.micro_batch, config.model.seq_len, settings_.sharding,
+          labels_of_window(config)};
+}
+
 void StageInstance::begin_step(const StepInput& input) {
   input_ = input;
+  is_loaded_ = false;
   sums_->begin_step();
+}
+
+void StageInstance::load(const StepInput& input) {
+  if (scale_.view().empty()) scale_ = OwnedTensor(backend_, DType::f64, {1});
+  while (loaded_.size() < input.batches.size()) loaded_.push_back(new_batch());
+  for (std::size_t i = 0; i < input.batches.size(); ++i) loaded_[i].load(input.batches[i]);
+  double scale = input.scale;
+  backend_.copy(scale_.view(), Tensor(&scale, DType::f64, DeviceKind::cpu, {1}));
+}
+
+void StageInstance::begin_loaded_step() {
+  is_loaded_ = true;
+  sums_->begin_step();
+}
+
+void StageInstance::describe_loaded(std::vector<std::int64_t>& shape) const {
+  for (const DeviceBatch& batch : loaded_) {
+    shape.push_back(batch.view().one_document ? 1 : 0);
+    const Labels& labels = batch.view().labels;
+    if (!labels.place.empty()) shape.push_back(labels.rows.size());
+  }
+}
+
+const BatchView& StageInstance::batch_of(Slot& slot, std::int64_t micro_batch) {
+  const auto i = static_cast<std::size_t>(micro_batch);
+  return is_loaded_ ? loaded_.at(i).view() : slot.batch.load(input_.batches[i]);
 }
 
 Tensor StageInstance::nats_of(std::int64_t micro_batch) const {
@@ -126,7 +155,7 @@ void StageInstance::forward(Visit visit, Tensor input, Tensor output) {
   Slot& slot = *slots_.at(static_cast<std::size_t>(visit.slot));
   slot.arena.release(0);
   slot.saved = {};  // nothing of the micro-batch before
-  slot.batch.load(input_.batches[static_cast<std::size_t>(visit.micro_batch)]);
+  slot.view = &batch_of(slot, visit.micro_batch);
   weights_.ready();
   model_.forward(pass(slot, context(slot.arena)), input, output);
 }
@@ -136,7 +165,8 @@ void StageInstance::forward(Visit visit, Tensor input, Tensor output) {
 void StageInstance::backward_input(Visit visit, Tensor d_output, Tensor d_input) {
   Slot& slot = *slots_.at(static_cast<std::size_t>(visit.slot));
   const Tensor losses = scores_ ? scores_->losses() : Tensor();
-  const TransformerStage::Ends ends{d_output, d_input, losses, input_.scale};
+  const Scalar scale = is_loaded_ ? Scalar(scale_.view()) : Scalar(input_.scale);
+  const TransformerStage::Ends ends{d_output, d_input, losses, scale};
   weights_.ready();
   sums_->visit(visit.micro_batch);
   const Context slot_context = context(slot.arena);
@@ -162,7 +192,7 @@ BatchScore StageInstance::evaluate(const Batch& batch, Tensor input, Tensor outp
   Slot& slot = *slots_.front();
   slot.arena.release(0);
   slot.saved = {};
-  slot.batch.load(batch);
+  slot.view = &slot.batch.load(batch);
   weights_.ready();
   model_.forward(pass(slot, context(slot.arena)), input, output);
   if (!settings_.piece.last) return {};

@@ -53,6 +53,14 @@ class StageInstance final : public Stage {
 
   void begin_step(const StepInput& input);
   void end_step();  // the step's nats are known on the host
+  // A step whose micro-batches and scale are in the device's memory before it begins, and whose
+  // nats stay there: load() brings them there, and a step that begins loaded needs nothing of the
+  // host.
+  void load(const StepInput& input);
+  void begin_loaded_step();
+  // What a loaded step branches on: one number or more for each of its micro-batches.
+  void describe_loaded(std::vector<std::int64_t>& shape) const;
+  const Tensor& nats() const { return nats_.view(); }  // f64 [micro-batches]
   void forward(Visit visit, Tensor input, Tensor output) override;
   void backward_input(Visit visit, Tensor d_output, Tensor d_input) override;
   void backward_weight(Visit visit) override;
@@ -73,10 +81,13 @@ class StageInstance final : public Stage {
     Arena arena;
     DeviceBatch batch;
     TransformerStage::Saved saved;
+    const BatchView* view = nullptr;  // of the batch at hand: the slot's own, or one loaded before
   };
 
+  DeviceBatch new_batch() const;
+  const BatchView& batch_of(Slot& slot, std::int64_t micro_batch);
   TransformerStage::Pass pass(Slot& slot, const Context& context) const {
-    return {context, slot.batch.view(), slot.saved};
+    return {context, *slot.view, slot.saved};
   }
   Context context(Arena& arena) const { return {backend_, arena, dtype_}; }
   ParameterStore& allocated(const Layout& layout);
@@ -97,6 +108,9 @@ class StageInstance final : public Stage {
   std::optional<RowScores> scores_;  // where the head is
   OwnedTensor nats_;                 // f64 [micro-batches of the rank], the same
   StepInput input_{};
+  bool is_loaded_ = false;           // the step at hand
+  std::vector<DeviceBatch> loaded_;  // by micro-batch; none before load()
+  OwnedTensor scale_;                // f64 [1], of a loaded step
 };
 
 }  // namespace convoy

@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "launch/environment.h"
-#include "launch/lr_schedule.h"
 #include "launch/run_data.h"
 #include "launch/run_device.h"
 #include "launch/run_labels.h"
@@ -49,6 +48,7 @@ Trainer::Trainer(const RunConfig& config, const TrainOptions& options, Backend& 
       model_(config, layout_, backend),
       optimizer_(backend, model_.own_parts(), norm_ranks(config, layout_), config.optimizer),
       gradients_(config_, layout_, model_, data_),
+      training_step_(config_, layout_, backend, model_, gradients_, optimizer_),
       progress_(config, role()) {
   data_.require_vocabulary(static_cast<int>(config.model.vocab));
   if (!config.data.val.empty()) {
@@ -141,27 +141,38 @@ RunStatus Trainer::loop() {
     trace_.begin(step);
     const Stopwatch watch;
     const double waited_before = communication_.total().wait_s;
-    const StepResult result = gradients_.run(step, stop_requested());
-    if (result.stop_requested) return RunStatus::interrupted;
-    const double rate = learning_rate(config_, step);
-    const UpdateResult update = optimizer_.update(rate, result.loss);
-    model_.publish();
+    const StepOutcome outcome = training_step_.run(step, stop_requested(), after(step));
+    if (outcome.stop_requested) return RunStatus::interrupted;
     trace_.end(step);
     state_.step = step;
-    record(result, update, rate, {watch.seconds(), communication_.total().wait_s - waited_before});
-    stop_if_diverged(update);
-    const bool last = step == steps_;
-    if (evaluator_ && !last && config_.eval.every > 0 && step % config_.eval.every == 0) {
-      evaluate();
-    }
-    if (!last && checkpoint_due(config_.checkpoint, step)) save_checkpoint();
+    record(outcome, {watch.seconds(), communication_.total().wait_s - waited_before});
+    announce_recording();
+    stop_if_diverged(outcome.update);
+    if (evaluation_due(step)) evaluate();
+    if (step < steps_ && checkpoint_due(config_.checkpoint, step)) save_checkpoint();
   }
   if (evaluator_) evaluate();
   return RunStatus::done;
 }
 
-void Trainer::record(const StepResult& result, const UpdateResult& update, double rate,
-                     const StepTime& time) {
+bool Trainer::evaluation_due(std::int64_t step) const {
+  return evaluator_ && step < steps_ && config_.eval.every > 0 && step % config_.eval.every == 0;
+}
+
+NextStep Trainer::after(std::int64_t step) const {
+  const bool interrupted =
+      step == steps_ || evaluation_due(step) || checkpoint_due(config_.checkpoint, step);
+  return interrupted ? NextStep::later : NextStep::at_once;
+}
+
+void Trainer::announce_recording() {
+  const std::string& status = recording().status();
+  if (status == recording_) return;
+  recording_ = status;
+  progress_.note(concat("a step is ", recording().replayed() ? "" : "not recorded: ", status));
+}
+
+void Trainer::record(const StepOutcome& outcome, const StepTime& time) {
   constexpr double kMemory = 0.9;
   const double seconds = time.seconds;
   seconds_per_step_ =
@@ -170,12 +181,12 @@ void Trainer::record(const StepResult& result, const UpdateResult& update, doubl
                      tokens(),
                      flops(),
                      wall_seconds(),
-                     result.loss,
-                     rate,
-                     update.gradient_norm,
+                     outcome.loss,
+                     outcome.learning_rate,
+                     outcome.update.gradient_norm,
                      static_cast<double>(config_.train.batch_tokens) / seconds,
                      time.waited / seconds,
-                     update.skipped};
+                     outcome.update.skipped};
   directory_->append(row);
   progress_.step(row, seconds_per_step_ * static_cast<double>(steps_ - state_.step));
 }

@@ -14,6 +14,7 @@
 #include "launch/run_checkpoint.h"
 #include "launch/run_directory.h"
 #include "launch/step_trace.h"
+#include "launch/training_step.h"
 #include "parallel/instrumented_communicator.h"
 
 namespace convoy {
@@ -34,6 +35,8 @@ class Trainer {
   // run directory says so first.
   RunStatus run();
 
+  const RecordedRegion& recording() const { return training_step_.recording(); }
+
  private:
   struct StepTime {
     double seconds, waited;  // in all, and of that for other ranks
@@ -43,8 +46,10 @@ class Trainer {
   void start_from(const std::filesystem::path& checkpoint);
   void announce();
   RunStatus loop();
-  void record(const StepResult& result, const UpdateResult& update, double rate,
-              const StepTime& time);
+  void record(const StepOutcome& outcome, const StepTime& time);
+  bool evaluation_due(std::int64_t step) const;
+  NextStep after(std::int64_t step) const;
+  void announce_recording();
   void stop_if_diverged(const UpdateResult& update);
   void evaluate();
   void save_checkpoint();
@@ -70,12 +75,14 @@ class Trainer {
   PipelineModel model_;
   Optimizer optimizer_;
   GradientStep gradients_;
+  TrainingStep training_step_;
   std::optional<Evaluator> evaluator_;
   TrainingState state_;
   Stopwatch since_start_;
   std::optional<RunDirectory> directory_;
   std::optional<CheckpointWriter> writer_;
   Progress progress_;
+  std::string recording_;        // what was said of it last
   double seconds_per_step_ = 0;  // running mean, for the ETA
   bool diverged_ = false;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
 
 #include "core/flat_range.h"
 #include "models/labelled_rows.h"
@@ -29,14 +30,18 @@ std::int64_t Head::chunk_rows(const Context& context) const {
 
 // Padded classes get so low a logit that their exponential is 0.
 Tensor Head::logits(const Context& context, Tensor hidden) const {
+  const Tensor result = context.take({hidden.rows(), weight_->shape[0]});
+  logits(context, result, hidden);
+  return result;
+}
+
+void Head::logits(const Context& context, const Tensor& result, const Tensor& hidden) const {
   constexpr double kNoClass = -1e30;
   const std::int64_t classes = weight_->shape[0];
-  Tensor result = context.take({hidden.rows(), classes});
   ops::matmul(context, result, hidden, Transpose::no, weight_->value, Transpose::yes);
   const std::int64_t real =
       std::clamp<std::int64_t>(weight_->placement.shape[0] - first_class(), 0, classes);
   if (real < classes) ops::fill(context, result.column_range(real, classes - real), kNoClass);
-  return result;
 }
 
 Head::Chunk Head::forward(const Context& context, Tensor losses, Tensor rows,
@@ -75,11 +80,20 @@ void Head::losses(const Context& context, const BatchView& batch, Tensor losses,
 // Of a chunk: losses are set; the gradient with respect to the logits. Where all classes are here
 // the logits need not be read for their sums and again for their gradient.
 Tensor Head::losses_and_dlogits(const Context& context, Tensor losses, Tensor rows, Tensor targets,
-                                double scale) const {
+                                const Scalar& scale) const {
   if (sharding_.tp.size() == 1) {
-    const Tensor values = logits(context, rows);
+    const Tensor values = context.take({rows.rows(), weight_->shape[0]});
     const Tensor statistics = context.take_statistics({rows.rows(), 3});
-    ops::cross_entropy(context, losses, statistics, values, targets, scale);
+    static const char* const asked = std::getenv("CONVOY_HEAD_ROWS");
+    const std::int64_t most = asked == nullptr ? rows.rows() : std::atoll(asked);
+    for (std::int64_t begin = 0; begin < rows.rows(); begin += most) {
+      const std::int64_t count = std::min(most, rows.rows() - begin);
+      const Tensor part = values.row_range(begin, count);
+      logits(context, part, rows.row_range(begin, count));
+      ops::cross_entropy(context, flat_range(losses, begin, count),
+                         statistics.row_range(begin, count), part,
+                         flat_range(targets, begin, count), scale);
+    }
     return values;
   }
   const Chunk chunk = forward(context, losses, rows, targets);
@@ -89,7 +103,7 @@ Tensor Head::losses_and_dlogits(const Context& context, Tensor losses, Tensor ro
 }
 
 void Head::losses_and_gradients(const Context& context, const BatchView& batch, Tensor losses,
-                                Tensor dhidden, Tensor hidden, double scale) const {
+                                Tensor dhidden, Tensor hidden, const Scalar& scale) const {
   const ArenaScope scope(context.arena);
   const LabelledRows labelled(context, batch);
   const Tensor all = labelled.gathered(shards_.complete(context, batch, hidden));

@@ -27,10 +27,11 @@ class Head {
               Tensor hidden) const;
   // The same, and dhidden and the weight gradient of `scale` times the summed loss.
   void losses_and_gradients(const Context& context, const BatchView& batch, Tensor losses,
-                            Tensor dhidden, Tensor hidden, double scale) const;
+                            Tensor dhidden, Tensor hidden, const Scalar& scale) const;
   Tensor logits(const Context& context, Tensor hidden) const;  // [rows, classes of this rank]
 
  private:
+  void logits(const Context& context, const Tensor& result, const Tensor& hidden) const;
   std::int64_t chunk_rows(const Context& context) const;
   std::int64_t first_class() const { return weight_->shape[0] * sharding_.tp.rank(); }
   // The logits and softmax statistics of a chunk; losses are set.
@@ -39,7 +40,7 @@ class Head {
   };
   Chunk forward(const Context& context, Tensor losses, Tensor rows, Tensor targets) const;
   Tensor losses_and_dlogits(const Context& context, Tensor losses, Tensor rows, Tensor targets,
-                            double scale) const;
+                            const Scalar& scale) const;
 
   const Parameter* weight_;
   const Tensor* gradient_;

@@ -62,7 +62,7 @@ class TransformerStage {
   struct Ends {
     Tensor d_output, d_input;
     Tensor losses;
-    double scale = 0;
+    Scalar scale = 0;
   };
 
   // Memory that a backward pass at once needs beside that of its micro-batch; one for all of them.

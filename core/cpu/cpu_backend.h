@@ -52,7 +52,7 @@ class CpuBackend : public Backend {
   void merge_softmax_statistics(Tensor statistics, Tensor parts) override;
   void cross_entropy_losses(Tensor losses, Tensor statistics, Tensor targets) override;
   void cross_entropy_backward(Tensor logits, Tensor statistics, Tensor targets,
-                              std::int64_t first_class, double scale) override;
+                              std::int64_t first_class, const Scalar& scale) override;
 
   void conv_forward(Tensor y, Tensor x, const ConvFilters& filters, const ConvShape& shape,
                     const ConvRows& rows) override;

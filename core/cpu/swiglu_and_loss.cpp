@@ -163,8 +163,9 @@ void CpuBackend::cross_entropy_losses(Tensor losses, Tensor statistics, Tensor t
 }
 
 void CpuBackend::cross_entropy_backward(Tensor logits, Tensor statistics, Tensor targets,
-                                        std::int64_t first_class, double scale) {
+                                        std::int64_t first_class, const Scalar& scale_now) {
   const auto* target = targets.data<std::int32_t>();
+  const double scale = scale_now.read();
   dispatch_real(logits.dtype(), [&]<class T>() {
     for (std::int64_t i = 0; i < logits.rows(); ++i) {
       T* row = logits.row<T>(i);

@@ -243,11 +243,11 @@ class RowLoader {
   __device__ void next() {
     const std::uint32_t to = memory_ + slot_ * Sizes::kPitch + to_;
     if (first_ >= 0 && first_ <= last_whole_) {
-      copy_rows<true>(to, call_.x);
-      if (copies_dy()) copy_rows<true>(to + Sizes::kDy, call_.dy);
+      copy_rows<true>(to, call_.x, 0);
+      if (copies_dy()) copy_rows<true>(to, call_.dy, Sizes::kDy);
     } else {
-      copy_rows<false>(to, call_.x);
-      if (copies_dy()) copy_rows<false>(to + Sizes::kDy, call_.dy);
+      copy_rows<false>(to, call_.x, 0);
+      if (copies_dy()) copy_rows<false>(to, call_.dy, Sizes::kDy);
     }
     if (copies_reach()) {
       copy_reach();
@@ -300,25 +300,36 @@ class RowLoader {
   __device__ bool has(int row) const {
     return static_cast<unsigned>(first_ + row) < static_cast<unsigned>(call_.rows);
   }
-  // Whole: all of the 32 rows exist.
+  // Whole: all of the 32 rows exist. ring: where the rows' ring begins behind that of x.
   template <bool Whole>
-  __device__ void copy_rows(std::uint32_t to, const Rows<const bf16>& rows) const {
-    const auto stride = static_cast<int>(rows.stride);
-    const bf16* from = rows.data + (std::int64_t{first_ + row()} * stride + column_);
+  __device__ void copy_rows(std::uint32_t to, const Rows<const bf16>& rows, int ring) const {
+    const auto stride = static_cast<int>(rows.stride * sizeof(bf16));
+    const auto column = reinterpret_cast<std::uint64_t>(rows.data + column_);
+    const std::uint64_t first = address_after(column, first_ + row(), stride);
+    if (Sizes::kWholePacks || call_.whole_packs) {
 #pragma unroll
-    for (int i = 0; i < kTokens; i += kStep) {
-      const bool there = inside_ && (Whole || has(row() + i));
-      copy_pack((to ^ piece_swap(i)) + i * Sizes::kPitch,
-                Whole || there ? from + i * stride : rows.data, there);
+      for (int i = 0; i < kTokens; i += kStep) {
+        const bool there = inside_ && (Whole || has(row() + i));
+        const std::uint64_t from = Whole || there ? address_after(first, stride, i) : column;
+        copy_ahead((to ^ piece_swap(i)) + i * Sizes::kPitch + ring,
+                   reinterpret_cast<const void*>(from), there);
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < kTokens; i += kStep) {
+        const bool there = inside_ && (Whole || has(row() + i));
+        const std::uint64_t from = Whole || there ? address_after(first, stride, i) : column;
+        const std::uint32_t pack = (to ^ piece_swap(i)) + i * Sizes::kPitch + ring;
+        copy_ahead<8>(pack, reinterpret_cast<const void*>(from), there);
+        copy_ahead<8>(pack + 8, reinterpret_cast<const void*>(from + 8), there);
+      }
     }
   }
-  __device__ void copy_pack(std::uint32_t to, const bf16* from, bool there) const {
-    if (Sizes::kWholePacks || call_.whole_packs) {
-      copy_ahead(to, from, there);
-    } else {
-      copy_ahead<8>(to, from, there);
-      copy_ahead<8>(to + 8, from + 4, there);
-    }
+  // first + count * bytes in one instruction, of which the compiler makes several.
+  static __device__ std::uint64_t address_after(std::uint64_t first, int count, int bytes) {
+    std::uint64_t address;
+    asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(address) : "r"(count), "r"(bytes), "l"(first));
+    return address;
   }
 
   __device__ void copy_reach() const {

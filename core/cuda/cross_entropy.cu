@@ -1,13 +1,18 @@
-// Cross-entropy and its gradient with the logits read once. A row lies in the registers of a
+// Cross-entropy and its gradient with the logits read once. A row lies in the shared memory of a
 // cluster of blocks between its two passes: maximum and sum of exponentials, then the gradient,
 // which overwrites it. The blocks of a cluster have a run of columns each; their warps tell each
-// other their two numbers through shared memory. A cluster goes from row to row, and each thread
-// copies ahead into slots of its own what it will need of the next rows, so that memory is busy
-// during the exponentials and the barrier, of which a row has one.
+// other their two numbers through shared memory. A cluster goes from row to row. Each thread copies
+// ahead into slots of its own what it will need of the next row, and between a row's passes comes
+// the first pass of the next one, so that memory and arithmetic are busy while the blocks wait for
+// each other.
 #include <cooperative_groups.h>
+
+#include <cstdlib>
 
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/elements.cuh"
+#include "core/cuda/kernel_scalar.cuh"
+#include "core/cuda/launch.cuh"
 #include "core/cuda/reductions.cuh"
 #include "core/cuda/shared_memory.cuh"
 
@@ -18,21 +23,65 @@ namespace {
 constexpr int kMostThreads = 512;
 constexpr int kMostBlocks = 8;  // of a cluster; what every card that has clusters can do
 constexpr int kMostHeld = 4;    // packs of a thread; more do not fit beside two blocks a processor
-constexpr int kRowsAhead = 2;
-constexpr int kStages = kRowsAhead + 1;
 constexpr int kPackBytes = 16;
-constexpr int kMostWarps = kMostThreads / kWarp;
+[[maybe_unused]] constexpr int kMostWarps = kMostThreads / kWarp;
 
 template <class W>
 struct PartOfSoftmax {
   W largest, sum;  // of exp(x - largest)
 };
 
-// e^x for x <= 0 in three instructions; relative error below 2^-22 + |x| 2^-23, 0 below e^-87.
-__device__ inline float falling_exponential(float x) {
+// 2^x for x <= 0 in one instruction; relative error below 2^-22, 0 below 2^-126.
+[[maybe_unused]] __device__ inline float falling_power(float x) {
   float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504088896341f));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
+}
+[[maybe_unused]] constexpr float kLog2E = 1.44269504088896341f;
+
+// e^(x - largest) for x <= largest. The exponent of an f32 is exact to |x - largest| 2^-23; that of
+// a bf16, which has an error of |x| 2^-9 itself, to |largest| 2^-23.
+template <class T>
+class ExponentialBelow {
+ public:
+  __device__ explicit ExponentialBelow(float largest)
+      : offset_(std::is_same_v<T, bf16> ? -largest * kLog2E : largest) {}
+  __device__ float operator()(float x) const {
+    if constexpr (std::is_same_v<T, bf16>) return falling_power(fmaf(x, kLog2E, offset_));
+    return falling_power((x - offset_) * kLog2E);
+  }
+
+ private:
+  float offset_;
+};
+
+// The barrier of a cluster in two halves; what was written before the first is seen after the
+// second.
+[[maybe_unused]] __device__ inline void arrive_at_cluster() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+[[maybe_unused]] __device__ inline void wait_for_cluster() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+template <class T, int V>
+__device__ inline Wide<T> largest_of(const Pack<T, V>& pack) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    __nv_bfloat162 pair[V / 2];
+    memcpy(pair, &pack, sizeof pair);
+#pragma unroll
+    for (int i = 1; i < V / 2; ++i) pair[0] = __hmax2(pair[0], pair[i]);
+    return max(widen(pair[0].x), widen(pair[0].y));
+  } else {
+    Wide<T> largest = widen(pack.element[0]);
+#pragma unroll
+    for (int e = 1; e < V; ++e) largest = max(largest, widen(pack.element[e]));
+    return largest;
+  }
 }
 
 // Every thread gets the whole's numbers, added in a fixed order.
@@ -52,112 +101,176 @@ __device__ PartOfSoftmax<W> merge(const PartOfSoftmax<W>* parts, int count) {
   W sum = 0;
 #pragma unroll
   for (int i = 0; i < kOfLane; ++i) {
-    if (own[i].sum != W(0)) sum += own[i].sum * falling_exponential(own[i].largest - largest);
+    if (own[i].sum != W(0)) sum += own[i].sum * falling_power((own[i].largest - largest) * kLog2E);
   }
   return {largest, warp_sum(sum)};
 }
 
-template <class T, int V, int Held>
-__global__ void __launch_bounds__(kMostThreads, 2)
-    cross_entropy_kernel(double* losses, Rows<Wide<T>> statistics, Rows<T> logits,
-                         const std::int32_t* targets, std::int64_t rows, int columns,
-                         int packs_of_block, Wide<T> scale) {
-#if __CUDA_ARCH__ >= 900
-  using W = Wide<T>;
-  extern __shared__ uint4 slots[];  // [stage, held, thread]
-  __shared__ PartOfSoftmax<W> parts[2][kMostBlocks * kMostWarps];
-  const auto cluster = cooperative_groups::this_cluster();
-  const int blocks = static_cast<int>(cluster.num_blocks());
-  const int block = static_cast<int>(cluster.block_rank());
-  const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
-  const int warps = threads / kWarp, warp = thread / kWarp, lane = thread % kWarp;
-  const int first_column = block * packs_of_block * V;
-  const int packs = max(min(packs_of_block, columns / V - block * packs_of_block), 0);
-  const std::int64_t first = blockIdx.x / blocks, step = gridDim.x / blocks;
+template <class T>
+struct LossCall {
+  double* losses;
+  Rows<Wide<T>> statistics;
+  Rows<T> logits;
+  const std::int32_t* targets;
+  std::int64_t rows;
+  int columns, packs_of_block;
+  KernelScalar<Wide<T>> scale;
+};
 
-  const auto slot = [&](int stage, int k) {
-    return shared_address(slots) +
-           static_cast<std::uint32_t>(((stage * Held + k) * threads + thread) * kPackBytes);
-  };
-  const auto copy_row_ahead = [&](std::int64_t row, int stage) {
-    if (row < rows) {
-      const T* const begin = logits.row(row) + first_column;
+// A thread's part of the rows of its cluster.
+template <class T, int V, int Held>
+class RowPart {
+ public:
+  using W = Wide<T>;
+
+  __device__ RowPart(const LossCall<T>& call, const uint4* slots, int block)
+      : call_(call),
+        slots_(slots),
+        own_slots_(kept_shared_address(slots + threadIdx.x)),
+        scale_(call.scale.read()),
+        threads_(static_cast<int>(blockDim.x)),
+        thread_(static_cast<int>(threadIdx.x)),
+        first_column_(block * call.packs_of_block * V),
+        packs_(max(min(call.packs_of_block, call.columns / V - block * call.packs_of_block), 0)) {}
+
+  // Also where there is no such row, so that the number of copies tells the row.
+  __device__ void copy(std::int64_t row, int stage) const {
+    if (row < call_.rows) {
+      const T* const begin = call_.logits.row(row) + first_column_;
 #pragma unroll
       for (int k = 0; k < Held; ++k) {
-        const int pack = k * threads + thread;
-        if (pack < packs) copy_ahead<kPackBytes>(slot(stage, k), begin + pack * V, true);
+        if (has(k)) copy_ahead<kPackBytes>(slot(stage, k), begin + pack_of(k) * V, true);
       }
     }
-    commit_copies();  // also where there is none, so that their number tells the row
-  };
+    commit_copies();
+  }
 
-  for (int ahead = 0; ahead < kRowsAhead; ++ahead) copy_row_ahead(first + ahead * step, ahead);
-  if (blocks > 1) cluster.sync();  // all blocks are there to be written to
-  int stage = 0, parity = 0;
-  for (std::int64_t row = first; row < rows; row += step) {
-    copy_row_ahead(row + kRowsAhead * step, (stage + kRowsAhead) % kStages);
-    wait_copies<kRowsAhead>();
+  // Of the warp.
+  __device__ PartOfSoftmax<W> sums(int stage) const {
     Pack<T, V> held[Held];
     W largest = -INFINITY;
 #pragma unroll
     for (int k = 0; k < Held; ++k) {
-      if (k * threads + thread >= packs) continue;
-      const uint4 bits = load_shared16(slot(stage, k));
-      held[k] = reinterpret_cast<const Pack<T, V>&>(bits);
-#pragma unroll
-      for (int e = 0; e < V; ++e) largest = max(largest, widen(held[k].element[e]));
+      if (!has(k)) continue;
+      held[k] = at(stage, k);
+      largest = max(largest, largest_of(held[k]));
     }
     largest = warp_max(largest);
+    const ExponentialBelow<T> exponential(largest);
     W sum = 0;
 #pragma unroll
     for (int k = 0; k < Held; ++k) {
-      if (k * threads + thread >= packs) continue;
+      if (!has(k)) continue;
+      const auto logits = widened(held[k]);
 #pragma unroll
-      for (int e = 0; e < V; ++e) sum += falling_exponential(widen(held[k].element[e]) - largest);
+      for (int e = 0; e < V; ++e) sum += exponential(logits.element[e]);
     }
-    sum = warp_sum(sum);
-    if (lane < blocks) {
-      *cluster.map_shared_rank(&parts[parity][block * warps + warp], lane) = {largest, sum};
-    }
-    blocks > 1 ? cluster.sync() : __syncthreads();
-    const PartOfSoftmax<W> whole = merge(parts[parity], blocks * warps);
+    return {largest, warp_sum(sum)};
+  }
 
-    const int target = targets[row];
+  // The row's gradient in the place of its logits; loss and statistics by the thread that has the
+  // target, or by the first where nothing counts.
+  __device__ void finish(std::int64_t row, int stage, std::int32_t target,
+                         const PartOfSoftmax<W>& whole) const {
     const bool counts = target >= 0;
-    const W factor = counts ? scale / whole.sum : W(0);
-    const auto publish = [&](W target_logit) {
-      W* out = statistics.row(row);
-      out[0] = whole.largest, out[1] = whole.sum, out[2] = target_logit;
-      losses[row] = counts
-                        ? log(static_cast<double>(whole.sum)) + static_cast<double>(whole.largest) -
-                              static_cast<double>(target_logit)
-                        : 0.0;
-    };
-    if (!(counts && target < columns) && block == 0 && thread == 0) publish(0);
-    const int own_target = counts ? target - first_column : -1;
+    const W factor = scale_ / whole.sum;
+    const ExponentialBelow<T> exponential(whole.largest);
+    const int own_target = counts ? target - first_column_ : -1;
+    int with_target = -1;
+    T* const begin = call_.logits.row(row) + first_column_;
 #pragma unroll
     for (int k = 0; k < Held; ++k) {
-      const int pack = k * threads + thread;
-      if (pack >= packs) continue;
+      if (!has(k)) continue;
+      if (own_target >= 0 && own_target / V == pack_of(k)) with_target = k;
+      const auto logits = widened(at(stage, k));
       Pack<T, V> gradient;
 #pragma unroll
       for (int e = 0; e < V; ++e) {
-        const W p = falling_exponential(widen(held[k].element[e]) - whole.largest) * factor;
-        gradient.element[e] = narrow<T>(counts ? p : W(0));
+        gradient.element[e] = narrow<T>(exponential(logits.element[e]) * factor);
       }
-      if (own_target >= 0 && own_target / V == pack) {
-#pragma unroll
-        for (int e = 0; e < V; ++e) {
-          if (own_target % V != e) continue;
-          const W logit = widen(held[k].element[e]);
-          publish(logit);
-          gradient.element[e] =
-              narrow<T>(falling_exponential(logit - whole.largest) * factor - scale);
-        }
-      }
-      __stcs(reinterpret_cast<uint4*>(logits.row(row) + first_column + pack * V),
-             reinterpret_cast<const uint4&>(gradient));
+      uint4 bits = {};
+      if (counts) memcpy(&bits, &gradient, sizeof bits);
+      __stcs(reinterpret_cast<uint4*>(begin + pack_of(k) * V), bits);
     }
+    if (with_target >= 0) {
+      const uint4* const pack = slots_ + (stage * Held + with_target) * threads_ + thread_;
+      const W logit = widen(reinterpret_cast<const T*>(pack)[own_target % V]);
+      begin[own_target] = narrow<T>(exponential(logit) * factor - scale_);
+      publish(row, true, whole, logit);
+    } else if (!(counts && target < call_.columns) && first_column_ == 0 && thread_ == 0) {
+      publish(row, counts, whole, 0);
+    }
+  }
+
+ private:
+  __device__ int pack_of(int k) const { return k * threads_ + thread_; }
+  __device__ bool has(int k) const { return pack_of(k) < packs_; }
+  __device__ std::uint32_t slot(int stage, int k) const {
+    return own_slots_ + static_cast<std::uint32_t>((stage * Held + k) * threads_ * kPackBytes);
+  }
+  __device__ Pack<T, V> at(int stage, int k) const {
+    const uint4 bits = load_shared16(slot(stage, k));
+    Pack<T, V> pack;
+    memcpy(&pack, &bits, sizeof pack);
+    return pack;
+  }
+  __device__ void publish(std::int64_t row, bool counts, const PartOfSoftmax<W>& whole,
+                          W target_logit) const {
+    W* const out = call_.statistics.row(row);
+    out[0] = whole.largest, out[1] = whole.sum, out[2] = target_logit;
+    call_.losses[row] = counts ? static_cast<double>(log(whole.sum)) +
+                                     static_cast<double>(whole.largest) -
+                                     static_cast<double>(target_logit)
+                               : 0.0;
+  }
+
+  const LossCall<T>& call_;
+  const uint4* slots_;  // [stage, held, thread]
+  std::uint32_t own_slots_;
+  W scale_;
+  int threads_, thread_, first_column_, packs_;
+};
+
+// Of row i the first pass comes in turn i, the second in turn i + 1, between the halves of the
+// barrier behind the first pass of the next row.
+template <class T, int V, int Held, int Ahead>
+__global__ void __launch_bounds__(kMostThreads, 2) cross_entropy_kernel(const LossCall<T> call) {
+#if __CUDA_ARCH__ >= 900
+  using W = Wide<T>;
+  constexpr int kStages = Ahead + 2;
+  extern __shared__ uint4 slots[];
+  __shared__ PartOfSoftmax<W> parts[2][kMostBlocks * kMostWarps];
+  const auto cluster = cooperative_groups::this_cluster();
+  const int blocks = static_cast<int>(cluster.num_blocks());
+  const int block = static_cast<int>(cluster.block_rank());
+  const int warps = static_cast<int>(blockDim.x) / kWarp;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = threadIdx.x % kWarp;
+  const std::int64_t first = blockIdx.x / blocks, step = gridDim.x / blocks;
+
+  wait_for_previous();
+  const RowPart<T, V, Held> part(call, slots, block);
+  for (int ahead = 0; ahead < Ahead; ++ahead) part.copy(first + ahead * step, ahead);
+  if (blocks > 1) cluster.sync();  // all blocks are there to be written to
+  int stage = 0, parity = 0;
+  std::int32_t target = 0;
+  for (std::int64_t row = first; row - step < call.rows; row += step) {
+    const bool first_turn = row == first;
+    PartOfSoftmax<W> whole;
+    if (!first_turn) whole = merge(parts[parity ^ 1], blocks * warps);
+    std::int32_t next_target = 0;
+    if (row < call.rows) {
+      next_target = call.targets[row];
+      part.copy(row + Ahead * step, (stage + Ahead) % kStages);
+      wait_copies<Ahead>();
+      const PartOfSoftmax<W> own = part.sums(stage);
+      if (lane < blocks) {
+        *cluster.map_shared_rank(&parts[parity][block * warps + warp], lane) = own;
+      }
+    }
+    if (blocks > 1) arrive_at_cluster();
+    if (!first_turn) part.finish(row - step, (stage + kStages - 1) % kStages, target, whole);
+    blocks > 1 ? wait_for_cluster() : __syncthreads();
+    target = next_target;
     stage = (stage + 1) % kStages, parity ^= 1;
   }
 #endif
@@ -166,8 +279,6 @@ __global__ void __launch_bounds__(kMostThreads, 2)
 // The blocks of a cluster and the packs of a thread that hold a row.
 struct Division {
   int blocks, packs_of_block, held, threads;
-
-  int shared_bytes() const { return kStages * held * threads * kPackBytes; }
 };
 
 template <int V>
@@ -183,46 +294,52 @@ Division divide(std::int64_t columns) {
 }
 
 // As many clusters as the card holds at once, each for its share of the rows.
-template <class T, int V, int Held>
-void launch(cudaStream_t stream, const Division& division, const Tensor& losses,
-            const Tensor& statistics, const Tensor& logits, const Tensor& targets, double scale) {
-  const auto kernel = cross_entropy_kernel<T, V, Held>;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = static_cast<unsigned>(division.blocks);
-  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+template <class T, int V, int Held, int Ahead>
+void launch(cudaStream_t stream, const Division& division, const LossCall<T>& call) {
+  const auto kernel = cross_entropy_kernel<T, V, Held, Ahead>;
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeClusterDimension;
+  attributes[0].val.clusterDim.x = static_cast<unsigned>(division.blocks);
+  attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
+  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[1].val.programmaticStreamSerializationAllowed = 1;
+  const int shared = (Ahead + 2) * Held * division.threads * kPackBytes;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(division.blocks));
   config.blockDim = dim3(static_cast<unsigned>(division.threads));
-  config.dynamicSmemBytes = static_cast<std::size_t>(division.shared_bytes());
+  config.dynamicSmemBytes = static_cast<std::size_t>(shared);
   config.stream = stream;
-  config.attrs = &attribute;
+  config.attrs = attributes;
   config.numAttrs = 1;
-  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  division.shared_bytes()));
+  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
   int clusters = 0;
   CUDA_CHECK(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
-  const auto used = std::min<std::int64_t>(logits.rows(), std::max(clusters, 1));
+  const auto used = std::min<std::int64_t>(call.rows, std::max(clusters, 1));
   config.gridDim = dim3(static_cast<unsigned>(used * division.blocks));
-  CUDA_CHECK(cudaLaunchKernelEx(
-      &config, kernel, losses.data<double>(), rows_of<Wide<T>>(statistics), rows_of<T>(logits),
-      static_cast<const std::int32_t*>(targets.data<std::int32_t>()), logits.rows(),
-      static_cast<int>(logits.cols()), division.packs_of_block, static_cast<Wide<T>>(scale)));
+  config.numAttrs = 2;
+  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, call));
 }
 
 // Whether the row fits; f64 is left to the passes apart.
 template <class T>
 bool run(cudaStream_t stream, const Tensor& losses, const Tensor& statistics, const Tensor& logits,
-         const Tensor& targets, double scale) {
+         const Tensor& targets, const Scalar& scale) {
   constexpr int V = kPackBytes / sizeof(T);
   if (!packable(kPackBytes, {logits})) return false;
   const Division division = divide<V>(logits.cols());
-  const auto launch_with = [&]<int Held>() {
-    launch<T, V, Held>(stream, division, losses, statistics, logits, targets, scale);
-  };
   if (division.threads > kMostThreads) return false;
-  division.held == 2 ? launch_with.template operator()<2>()
-                     : launch_with.template operator()<kMostHeld>();
+  const LossCall<T> call{losses.data<double>(),   rows_of<Wide<T>>(statistics),
+                         rows_of<T>(logits),      targets.data<std::int32_t>(),
+                         logits.rows(),           static_cast<int>(logits.cols()),
+                         division.packs_of_block, KernelScalar<Wide<T>>(scale)};
+  static const char* const variant = std::getenv("CONVOY_LOSS");
+  if (variant != nullptr && *variant == '2') {
+    division.held == 2 ? launch<T, V, 2, 2>(stream, division, call)
+                       : launch<T, V, kMostHeld, 2>(stream, division, call);
+  } else {
+    division.held == 2 ? launch<T, V, 2, 1>(stream, division, call)
+                       : launch<T, V, kMostHeld, 1>(stream, division, call);
+  }
   return true;
 }
 
@@ -236,7 +353,7 @@ bool has_clusters(int device) {
 }  // namespace cuda
 
 void CudaBackend::cross_entropy(Tensor losses, Tensor statistics, Tensor logits, Tensor targets,
-                                double scale) {
+                                const Scalar& scale) {
   using namespace cuda;
   if (logits.size() == 0) return;
   bool done = false;

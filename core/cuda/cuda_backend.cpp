@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/cuda/arrivals.h"
 #include "core/cuda/cuda_check.h"
 #include "core/cuda/fixed_order_matmul.h"
 #include "core/cuda/flash_attention.h"
@@ -17,6 +18,7 @@ CudaBackend::CudaBackend(NumericsMode mode, int device, Deterministic determinis
   CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   workspace_ = std::make_unique<cuda::Workspace>(stream_);
   staging_ = std::make_unique<cuda::Staging>(stream_);
+  arrivals_ = std::make_unique<cuda::Arrivals>(stream_);
   squares_ = std::make_unique<cuda::PieceTable>(stream_);
   updates_ = std::make_unique<cuda::PieceTable>(stream_);
   matmul_ = std::make_unique<cuda::MatmulLibrary>(stream_);
@@ -30,6 +32,7 @@ CudaBackend::~CudaBackend() {
   matmul_.reset();
   squares_.reset();
   updates_.reset();
+  arrivals_.reset();
   staging_.reset();
   workspace_.reset();
   cudaStreamDestroy(stream_);

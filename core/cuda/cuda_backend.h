@@ -33,11 +33,13 @@ class Workspace {
   // Call first in an operation: room for `bytes` in all, starting afresh.
   void begin(std::size_t bytes);
   std::size_t capacity() const { return capacity_; }
+  std::uint64_t moves() const { return moves_; }  // how often it has grown
 
  private:
   cudaStream_t stream_;
   std::byte* data_ = nullptr;
   std::size_t capacity_ = 0, used_ = 0;
+  std::uint64_t moves_ = 0;
 };
 
 // Pieces of tensors, listed in device memory, for kernels that take many tensors at once.
@@ -54,17 +56,20 @@ class PieceTable {
   void fill(Identity identity, const void* pieces, std::int64_t count, std::size_t bytes_of_one);
   const void* device() const { return device_; }
   std::int64_t size() const { return size_; }
+  std::uint64_t fills() const { return fills_; }
 
  private:
   cudaStream_t stream_;
   Identity identity_;
   void* device_ = nullptr;
   std::int64_t size_ = 0;
+  std::uint64_t fills_ = 0;
 };
 
 class MatmulLibrary;
 class FlashAttention;
 class Staging;
+class Arrivals;
 
 }  // namespace cuda
 
@@ -80,9 +85,15 @@ class CudaBackend final : public Backend {
   void* allocate_zeroed(std::size_t bytes) override;
   void deallocate(void* data, std::size_t bytes) noexcept override;
   void copy(Tensor destination, Tensor source) override;
+  std::unique_ptr<Arrival> copy_behind(Tensor host, Tensor source) override;
   void convert(Tensor destination, Tensor source) override;
   void fill(Tensor destination, double value) override;
   void synchronize() override;
+  // By capturing the stream into a CUDA graph.
+  bool can_record() const override { return true; }
+  std::unique_ptr<Recording> record(const std::function<void()>& body) override;
+  // Counts whatever puts memory of its own elsewhere or other pieces into it.
+  std::uint64_t own_memory_version() const;
   double seconds_of(int repeats, const std::function<void()>& body) override;
 
   void sum(Tensor total, Tensor x) override;
@@ -124,9 +135,9 @@ class CudaBackend final : public Backend {
   void merge_softmax_statistics(Tensor statistics, Tensor parts) override;
   void cross_entropy_losses(Tensor losses, Tensor statistics, Tensor targets) override;
   void cross_entropy_backward(Tensor logits, Tensor statistics, Tensor targets,
-                              std::int64_t first_class, double scale) override;
+                              std::int64_t first_class, const Scalar& scale) override;
   void cross_entropy(Tensor losses, Tensor statistics, Tensor logits, Tensor targets,
-                     double scale) override;
+                     const Scalar& scale) override;
 
   void conv_forward(Tensor y, Tensor x, const ConvFilters& filters, const ConvShape& shape,
                     const ConvRows& rows) override;
@@ -163,14 +174,17 @@ class CudaBackend final : public Backend {
                  const AdamWSettings& settings) override;
 
  private:
+  void refuse_while_recording(const char* what) const;
   void convert_on_device(Tensor destination, Tensor source);
   const double* rope_frequencies(std::int64_t head_width, double theta);
 
   NumericsMode mode_;
   int device_;
   cudaStream_t stream_ = nullptr;
+  bool recording_ = false;
   std::unique_ptr<cuda::Workspace> workspace_;
   std::unique_ptr<cuda::Staging> staging_;
+  std::unique_ptr<cuda::Arrivals> arrivals_;
   std::unique_ptr<cuda::MatmulLibrary> matmul_;
   std::unique_ptr<cuda::FlashAttention> flash_;
   // Of the tensors whose squares were summed last, and of those that were updated last.

@@ -5,6 +5,8 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 #include "core/cuda/cuda_check.h"
 #include "core/scalar_math.h"
@@ -47,13 +49,62 @@ template <class T, int V>
 struct alignas(sizeof(T) * V) Pack {
   T element[V];
 };
+// The machine's own type of so many bytes. A pack goes through it as a whole: left to copy an
+// array, the compiler at times stores each element alone.
+template <int Bytes>
+struct Word {
+  using type = void;
+};
+template <>
+struct Word<16> {
+  using type = uint4;
+};
+template <>
+struct Word<8> {
+  using type = uint2;
+};
+template <>
+struct Word<4> {
+  using type = std::uint32_t;
+};
+template <>
+struct Word<2> {
+  using type = std::uint16_t;
+};
+
 template <int V, class T>
 __device__ inline Pack<T, V> load_pack(const T* p) {
   return *reinterpret_cast<const Pack<T, V>*>(p);
 }
 template <class T, int V>
 __device__ inline void store_pack(T* p, const Pack<T, V>& pack) {
-  *reinterpret_cast<Pack<T, V>*>(p) = pack;
+  using W = typename Word<sizeof(pack)>::type;
+  if constexpr (std::is_void_v<W>) {
+    *reinterpret_cast<Pack<T, V>*>(p) = pack;
+  } else {
+    W word;
+    memcpy(&word, &pack, sizeof word);
+    *reinterpret_cast<W*>(p) = word;
+  }
+}
+
+// All of a pack in what it is computed in; for bf16 one instruction an element.
+template <class T, int V>
+__device__ inline Pack<Wide<T>, V> widened(const Pack<T, V>& pack) {
+  Pack<Wide<T>, V> wide;
+  if constexpr (std::is_same_v<T, bf16> && V % 2 == 0) {
+    std::uint32_t pairs[V / 2];
+    memcpy(pairs, &pack, sizeof pairs);
+#pragma unroll
+    for (int i = 0; i < V / 2; ++i) {
+      wide.element[2 * i] = __uint_as_float(pairs[i] << 16);
+      wide.element[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
+    }
+  } else {
+#pragma unroll
+    for (int e = 0; e < V; ++e) wide.element[e] = widen(pack.element[e]);
+  }
+  return wide;
 }
 
 // A matrix as a kernel sees it.

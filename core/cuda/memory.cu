@@ -1,4 +1,5 @@
 // Memory, copies, conversions, fills and additions.
+#include "core/cuda/arrivals.h"
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/elements.cuh"
 #include "core/cuda/reductions.cuh"
@@ -21,6 +22,7 @@ void Workspace::begin(std::size_t bytes) {
   CUDA_CHECK(cudaMalloc(&fresh, bytes));
   data_ = static_cast<std::byte*>(fresh);
   capacity_ = bytes;
+  ++moves_;
 }
 
 void* Workspace::take(std::size_t bytes) {
@@ -132,6 +134,7 @@ void add_any(cudaStream_t stream, Tensor y, Tensor a, Tensor b, double scale) {
 }  // namespace cuda
 
 void* CudaBackend::allocate_zeroed(std::size_t bytes) {
+  refuse_while_recording("memory is allocated");
   CUDA_CHECK(cudaSetDevice(device_));
   void* data = nullptr;
   CUDA_CHECK(cudaMalloc(&data, std::max<std::size_t>(bytes, 1)));
@@ -144,12 +147,18 @@ void CudaBackend::deallocate(void* data, std::size_t) noexcept {
   cudaFree(data);
 }
 
-void CudaBackend::synchronize() { CUDA_CHECK(cudaStreamSynchronize(stream_)); }
+void CudaBackend::synchronize() {
+  refuse_while_recording("the host waits for the device");
+  CUDA_CHECK(cudaStreamSynchronize(stream_));
+}
 
 // A copy to the host returns when the values are there; one from the host when those may be
 // changed.
 void CudaBackend::copy(Tensor destination, Tensor source) {
   if (source.size() == 0) return;
+  if (source.device() == DeviceKind::cpu || destination.device() == DeviceKind::cpu) {
+    refuse_while_recording("values travel between host and device");
+  }
   const std::size_t element = size_of(source.dtype());
   const auto row = static_cast<std::size_t>(source.cols()) * element;
   if (source.device() == DeviceKind::cpu && destination.device() != DeviceKind::cpu &&
@@ -167,6 +176,14 @@ void CudaBackend::copy(Tensor destination, Tensor source) {
         static_cast<std::size_t>(source.rows()), cudaMemcpyDefault, stream_));
   }
   if (destination.device() == DeviceKind::cpu || source.device() == DeviceKind::cpu) synchronize();
+}
+
+std::unique_ptr<Arrival> CudaBackend::copy_behind(Tensor host, Tensor source) {
+  CHECK(host.device() == DeviceKind::cpu && source.device() == DeviceKind::cuda &&
+            host.contiguous() && source.contiguous() && host.bytes() == source.bytes(),
+        source.describe(), " behind the host into ", host.describe());
+  refuse_while_recording("values travel between host and device");
+  return arrivals_->start(host.data(), source.data(), source.bytes());
 }
 
 void CudaBackend::convert(Tensor destination, Tensor source) {

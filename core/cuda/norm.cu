@@ -1,7 +1,9 @@
-// RMSNorm. A warp takes one group of channels of one row and keeps it in
-// registers, so a sum needs no shared memory and a group of up to 2,048 bf16 is read once.
+// The gradients of RMSNorm apart, of groups of channels. A warp takes one group of one row and
+// keeps it in registers, so a sum needs no shared memory and a group of up to 2,048 bf16 is read
+// once.
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/elements.cuh"
+#include "core/cuda/norm_groups.cuh"
 #include "core/cuda/partial_sums.cuh"
 #include "core/cuda/reductions.cuh"
 
@@ -10,16 +12,6 @@ namespace cuda {
 namespace {
 
 constexpr unsigned kWarps = 8;  // of a block
-
-// Groups are numbered in 32 bits: a division of 64 is as much work as the norm of a narrow row.
-struct Groups {
-  std::uint32_t count, per_row;
-  std::int64_t width;
-
-  __device__ std::int64_t row(std::uint32_t group) const { return group / per_row; }
-  __device__ std::int64_t of_row(std::uint32_t group) const { return group % per_row; }
-  __device__ std::int64_t column(std::uint32_t group) const { return of_row(group) * width; }
-};
 
 // The group of the calling warp, or none.
 __device__ inline std::uint32_t group_of_warp() {
@@ -41,78 +33,6 @@ __device__ inline void for_each_pack(std::int64_t width, Function&& run) {
   }
   for (std::int64_t j = (std::int64_t{kHeld} * kWarp + lane) * V; j < width; j += kWarp * V) {
     run(-1, j);
-  }
-}
-
-// y = norm of x, or of sum = x + b where b is given. All loads of a group that fits come before its
-// first store; a wider one is read again where it is not held.
-template <class T, int V, int Held, bool Adds>
-__global__ void norm_forward_kernel(Rows<T> y, Rows<Wide<T>> rstd, Rows<const T> x, Rows<T> sum,
-                                    Rows<const T> b, const T* weight, Groups groups,
-                                    Wide<T> epsilon) {
-  using W = Wide<T>;
-  const std::uint32_t group = group_of_warp();
-  if (group >= groups.count) return;
-  const std::int64_t row = groups.row(group), column = groups.column(group);
-  const int lane = threadIdx.x % kWarp;
-  const auto place = [&](int k) { return (std::int64_t{k} * kWarp + lane) * V; };
-  const auto inside = [&](int k) { return place(k) < groups.width; };
-  const auto added = [](const Pack<T, V>& left, const Pack<T, V>& right) {
-    Pack<T, V> result;
-#pragma unroll
-    for (int e = 0; e < V; ++e) {
-      result.element[e] = narrow<T>(widen(left.element[e]) + widen(right.element[e]));
-    }
-    return result;
-  };
-  W squares = 0;
-  const auto add_squares = [&](const Pack<T, V>& pack) {
-#pragma unroll
-    for (int e = 0; e < V; ++e) squares += widen(pack.element[e]) * widen(pack.element[e]);
-  };
-
-  Pack<T, V> held[Held], other[Held], weights[Held];
-#pragma unroll
-  for (int k = 0; k < Held; ++k) {
-    const std::int64_t j = inside(k) ? place(k) : 0;
-    held[k] = load_pack<V>(x.row(row) + column + j);
-    if (Adds) other[k] = load_pack<V>(b.row(row) + column + j);
-    weights[k] = load_pack<V>(weight + j);
-  }
-#pragma unroll
-  for (int k = 0; k < Held; ++k) {
-    if (!inside(k)) continue;
-    if (Adds) held[k] = added(held[k], other[k]);
-    add_squares(held[k]);
-  }
-  for (std::int64_t j = place(Held); j < groups.width; j += kWarp * V) {
-    auto pack = load_pack<V>(x.row(row) + column + j);
-    if (Adds) {
-      pack = added(pack, load_pack<V>(b.row(row) + column + j));
-      store_pack(sum.row(row) + column + j, pack);
-    }
-    add_squares(pack);
-  }
-  const W r = W(1) / sqrt(warp_sum(squares) / static_cast<W>(groups.width) + epsilon);
-  if (lane == 0) rstd.row(row)[groups.of_row(group)] = r;
-
-  const auto store_normed = [&](std::int64_t j, const Pack<T, V>& pack, const Pack<T, V>& w) {
-    Pack<T, V> result;
-#pragma unroll
-    for (int e = 0; e < V; ++e) {
-      result.element[e] = narrow<T>(widen(pack.element[e]) * r * widen(w.element[e]));
-    }
-    store_pack(y.row(row) + column + j, result);
-  };
-#pragma unroll
-  for (int k = 0; k < Held; ++k) {
-    if (!inside(k)) continue;
-    if (Adds) store_pack(sum.row(row) + column + place(k), held[k]);
-    store_normed(place(k), held[k], weights[k]);
-  }
-  const T* again = Adds ? sum.row(row) : x.row(row);
-  for (std::int64_t j = place(Held); j < groups.width; j += kWarp * V) {
-    store_normed(j, load_pack<V>(again + column + j), load_pack<V>(weight + j));
   }
 }
 
@@ -192,12 +112,6 @@ __global__ void norm_weight_kernel(Wide<T>* partial, Rows<const T> dy, Rows<cons
   }
 }
 
-Groups groups_of(const Tensor& x, std::int64_t width) {
-  const std::int64_t per_row = x.cols() / width, count = x.rows() * per_row;
-  CHECK(count < std::int64_t{1} << 31, "norm of ", count, " groups of ", width, " channels");
-  return {static_cast<std::uint32_t>(count), static_cast<std::uint32_t>(per_row), width};
-}
-
 unsigned blocks_of(const Groups& groups) {
   return static_cast<unsigned>(ceil_div<std::int64_t>(groups.count, kWarps));
 }
@@ -213,47 +127,8 @@ void dispatch_packs(std::int64_t width, std::initializer_list<Tensor> tensors, F
   });
 }
 
-// Calls run.template operator()<T, V, Held>(): packs as above, and how many of them a lane holds.
-template <class Function>
-void dispatch_held(std::int64_t width, std::initializer_list<Tensor> tensors, Function&& run) {
-  dispatch_packs(width, tensors, [&]<class T, int V>() {
-    const std::int64_t held = ceil_div<std::int64_t>(width, kWarp * V);
-    if constexpr (V > 1 && sizeof(T) < 8) {
-      if (held == 1) return run.template operator()<T, V, 1>();
-      if (held == 2) return run.template operator()<T, V, 2>();
-      if (held <= 4) return run.template operator()<T, V, 4>();
-    }
-    run.template operator()<T, V, kHeld>();
-  });
-}
-
 }  // namespace
 }  // namespace cuda
-
-void CudaBackend::rmsnorm_forward(Tensor y, Tensor rstd, Tensor x, Tensor weight, double epsilon) {
-  using namespace cuda;
-  if (x.size() == 0) return;
-  const Groups groups = groups_of(x, weight.size());
-  dispatch_held(weight.size(), {x, y, weight}, [&]<class T, int V, int Held>() {
-    norm_forward_kernel<T, V, Held, false><<<blocks_of(groups), kWarps * kWarp, 0, stream_>>>(
-        rows_of<T>(y), rows_of<Wide<T>>(rstd), read_rows<T>(x), {}, {}, data_of<T>(weight), groups,
-        static_cast<Wide<T>>(epsilon));
-  });
-  check_launch();
-}
-
-void CudaBackend::add_rmsnorm_forward(Tensor sum, Tensor y, Tensor rstd, Tensor a, Tensor b,
-                                      Tensor weight, double epsilon) {
-  using namespace cuda;
-  if (sum.size() == 0) return;
-  const Groups groups = groups_of(sum, weight.size());
-  dispatch_held(weight.size(), {sum, y, a, b, weight}, [&]<class T, int V, int Held>() {
-    norm_forward_kernel<T, V, Held, true><<<blocks_of(groups), kWarps * kWarp, 0, stream_>>>(
-        rows_of<T>(y), rows_of<Wide<T>>(rstd), read_rows<T>(a), rows_of<T>(sum), read_rows<T>(b),
-        data_of<T>(weight), groups, static_cast<Wide<T>>(epsilon));
-  });
-  check_launch();
-}
 
 void CudaBackend::rmsnorm_backward_input(Tensor dx, Tensor dy, Tensor x, Tensor rstd,
                                          Tensor weight) {

@@ -226,6 +226,7 @@ void cuda::PieceTable::fill(Identity identity, const void* pieces, std::int64_t 
   CUDA_CHECK(cudaMemcpy(device_, pieces, bytes, cudaMemcpyHostToDevice));
   identity_ = std::move(identity);
   size_ = count;
+  ++fills_;
 }
 
 void CudaBackend::add_sums_of_squares(Tensor sum, std::span<const Tensor> tensors) {

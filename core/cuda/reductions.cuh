@@ -8,11 +8,16 @@ namespace convoy::cuda {
 
 constexpr int kWarp = 32;
 
+// Over each `Lanes` neighbouring lanes of a warp, all of whose lanes take part.
+template <int Lanes, class T>
+__device__ inline T lanes_sum(T x) {
+#pragma unroll
+  for (int offset = Lanes / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(~0u, x, offset);
+  return x;
+}
 template <class T>
 __device__ inline T warp_sum(T x) {
-#pragma unroll
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(~0u, x, offset);
-  return x;
+  return lanes_sum<kWarp>(x);
 }
 
 template <class T>

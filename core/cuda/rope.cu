@@ -1,100 +1,214 @@
 // Rotary positions (Su et al., arXiv 2104.09864): pair (j, j + K/2) of position p turns by
-// p * theta^(-2j/K). A block keeps the cosines and sines of its rows, which all heads share.
-#include <algorithm>
+// p * theta^(-2j/K). A thread has V pairs of a head and keeps their turns for all heads of a row.
+// It copies the pairs of the next heads, and of the rows it will come to, into slots of its own in
+// shared memory, so that device memory is busy while it turns and stores; no thread waits for
+// another.
 #include <cmath>
+#include <cstdlib>
 
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/elements.cuh"
+#include "core/cuda/launch.cuh"
+#include "core/cuda/resident.cuh"
+#include "core/cuda/shared_memory.cuh"
 
 namespace convoy {
 namespace cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kHeld = 4;                     // packs of pairs that a thread loads at a time
-constexpr std::int64_t kTableBytes = 16384;  // of shared memory, for the turns of a block's rows
+constexpr int kPackBytes = 16;
 
-template <class W>
-struct Turn {
-  W cosine, sine;
+// The turns of V pairs.
+template <class W, int V>
+struct Turns {
+  W cosine[V], sine[V];
+
+  __device__ Turns(std::int32_t position, const double* frequency, double sign) {
+#pragma unroll
+    for (int e = 0; e < V; ++e) {
+      const double turns = position * frequency[e];  // of a full circle
+      const double angle = turns - rint(turns);
+      if constexpr (sizeof(W) == 8) {
+        sincospi(2 * angle, &sine[e], &cosine[e]);
+      } else {
+        sincospif(static_cast<float>(2 * angle), &sine[e], &cosine[e]);
+      }
+      sine[e] *= static_cast<W>(sign);
+    }
+  }
+
+  template <class T>
+  __device__ void turn(Pack<T, V>& left, Pack<T, V>& right) const {
+    const auto a = widened(left), b = widened(right);
+#pragma unroll
+    for (int e = 0; e < V; ++e) {
+      left.element[e] = narrow<T>(a.element[e] * cosine[e] - b.element[e] * sine[e]);
+      right.element[e] = narrow<T>(b.element[e] * cosine[e] + a.element[e] * sine[e]);
+    }
+  }
 };
 
-template <class W>
-__device__ inline Turn<W> turn_of(std::int32_t position, double frequency, double sign) {
-  const double turns = position * frequency;  // of a full circle
-  const double angle = turns - rint(turns);
-  Turn<W> turn;
-  if constexpr (sizeof(W) == 8) {
-    sincospi(2 * angle, &turn.sine, &turn.cosine);
-  } else {
-    sincospif(static_cast<float>(2 * angle), &turn.sine, &turn.cosine);
+// What a launch turns. A unit is V pairs of all heads of a row.
+template <class T, int V>
+struct RopeCall {
+  Rows<T> x;
+  const std::int32_t* positions;
+  std::uint32_t units;
+  int heads, half;
+  const double* frequency;
+  double sign;
+
+  __device__ std::uint32_t row(std::uint32_t unit) const {
+    return unit / static_cast<std::uint32_t>(half / V);
   }
-  turn.sine *= static_cast<W>(sign);
-  return turn;
+  __device__ int pair(std::uint32_t unit) const {
+    return static_cast<int>(unit % static_cast<std::uint32_t>(half / V)) * V;
+  }
+  __device__ T* place(std::uint32_t unit) const { return x.row(row(unit)) + pair(unit); }
+  __device__ Turns<Wide<T>, V> turns(std::uint32_t unit) const {
+    return {positions[row(unit)], frequency + pair(unit), sign};
+  }
+};
+
+// Copies into a thread's slots what it will turn, in the order in which it will.
+template <class T, int V>
+class PairsAhead {
+ public:
+  __device__ PairsAhead(const RopeCall<T, V>& call, std::uint32_t unit, std::uint32_t step)
+      : call_(call), unit_(unit), step_(step), place_(call.place(unit)) {}
+
+  __device__ void copy_next(std::uint32_t slot) {
+    if (unit_ < call_.units) {
+      copy_ahead<kPackBytes>(slot, place_, true);
+      copy_ahead<kPackBytes>(slot + kThreads * kPackBytes, place_ + call_.half, true);
+      place_ += 2 * call_.half;
+      if (++head_ == call_.heads) {
+        head_ = 0;
+        unit_ += step_;
+        place_ = call_.place(unit_);
+      }
+    }
+    commit_copies();  // also where there is none, so that their number tells the head
+  }
+
+ private:
+  const RopeCall<T, V>& call_;
+  std::uint32_t unit_, step_;
+  const T* place_;
+  int head_ = 0;
+};
+
+template <class T, int V, int Ahead, bool Stream>
+__global__ void __launch_bounds__(kThreads, 4) rope_ahead_kernel(const RopeCall<T, V> call) {
+  constexpr int kStages = Ahead + 1;
+  extern __shared__ uint4 slots[];  // [stage, side, thread]
+  wait_for_previous();
+  const std::uint32_t step = gridDim.x * kThreads;
+  std::uint32_t unit = blockIdx.x * kThreads + threadIdx.x;
+  if (unit >= call.units) return;
+  PairsAhead<T, V> pairs(call, unit, step);
+  const auto slot = [&](int stage) {
+    return shared_address(slots) + (stage * 2 * kThreads + threadIdx.x) * kPackBytes;
+  };
+#pragma unroll
+  for (int k = 0; k < Ahead; ++k) pairs.copy_next(slot(k));
+  int stage = 0;
+  for (; unit < call.units; unit += step) {
+    T* place = call.place(unit);
+    const auto turns = call.turns(unit);
+    for (int head = 0; head < call.heads; ++head, place += 2 * call.half) {
+      pairs.copy_next(slot((stage + Ahead) % kStages));
+      wait_copies<Ahead>();
+      const uint4 left_bits = load_shared16(slot(stage)),
+                  right_bits = load_shared16(slot(stage) + kThreads * kPackBytes);
+      auto left = reinterpret_cast<const Pack<T, V>&>(left_bits),
+           right = reinterpret_cast<const Pack<T, V>&>(right_bits);
+      turns.turn(left, right);
+      if constexpr (Stream) {
+        __stcs(reinterpret_cast<uint4*>(place), reinterpret_cast<const uint4&>(left));
+        __stcs(reinterpret_cast<uint4*>(place + call.half), reinterpret_cast<const uint4&>(right));
+      } else {
+        store_pack(place, left);
+        store_pack(place + call.half, right);
+      }
+      stage = (stage + 1) % kStages;
+    }
+  }
 }
 
-// A block turns `block_rows` rows: its threads make the table of their turns while the first values
-// are on their way, then go over all packs of V pairs.
-template <class T, int V>
-__global__ void __launch_bounds__(kThreads)
-    rope_kernel(Rows<T> x, const std::int32_t* positions, std::int64_t rows, int block_rows,
-                int heads, int half, const double* frequency, double sign) {
-  using W = Wide<T>;
-  extern __shared__ __align__(16) unsigned char shared[];
-  auto* const table = reinterpret_cast<Turn<W>*>(shared);  // [block_rows, half]
-  const std::int64_t first_row = blockIdx.x * std::int64_t{block_rows};
-  const int own_rows = static_cast<int>(min(rows - first_row, std::int64_t{block_rows}));
-  const int head_packs = half / V, row_packs = heads * head_packs, packs = own_rows * row_packs;
-  for (int base = static_cast<int>(threadIdx.x); base - static_cast<int>(threadIdx.x) < packs;
-       base += kHeld * kThreads) {
-    Pack<T, V> a[kHeld], b[kHeld];
-    T* place[kHeld];
-    const Turn<W>* turns[kHeld];
+// Rows or heads that packs do not fit; and the variant without slots.
+template <class T, int V, int Held>
+__global__ void __launch_bounds__(kThreads) rope_kernel(const RopeCall<T, V> call) {
+  wait_for_previous();
+  const std::uint32_t unit = blockIdx.x * kThreads + threadIdx.x;
+  if (unit >= call.units) return;
+  T* place = call.place(unit);
+  Pack<T, V> left[2][Held], right[2][Held];
+  const auto load = [&](int which, int head) {
 #pragma unroll
-    for (int k = 0; k < kHeld; ++k) {
-      const int pack = base + k * kThreads;
-      if (pack >= packs) continue;
-      const int row = pack / row_packs, of_row = pack % row_packs;
-      const int j = of_row % head_packs * V;
-      turns[k] = table + row * half + j;
-      place[k] = x.row(first_row + row) + of_row / head_packs * 2 * half + j;
-      a[k] = load_pack<V>(static_cast<const T*>(place[k]));
-      b[k] = load_pack<V>(static_cast<const T*>(place[k] + half));
+    for (int k = 0; k < Held; ++k) {
+      const T* from = place + std::int64_t{min(head + k, call.heads - 1)} * 2 * call.half;
+      left[which][k] = load_pack<V>(from);
+      right[which][k] = load_pack<V>(from + call.half);
     }
-    if (base == static_cast<int>(threadIdx.x)) {
-      for (int i = base; i < own_rows * half; i += kThreads) {
-        table[i] = turn_of<W>(positions[first_row + i / half], frequency[i % half], sign);
-      }
-      __syncthreads();
-    }
+  };
+  load(0, 0);
+  const auto turns = call.turns(unit);
+  for (int head = 0; head < call.heads; head += 2 * Held) {
 #pragma unroll
-    for (int k = 0; k < kHeld; ++k) {
-      if (base + k * kThreads >= packs) continue;
+    for (int which = 0; which < 2; ++which) {
+      const int first = head + which * Held;
+      if (first + Held < call.heads) load(1 - which, first + Held);
 #pragma unroll
-      for (int e = 0; e < V; ++e) {
-        const Turn<W> turn = turns[k][e];
-        const W left = widen(a[k].element[e]), right = widen(b[k].element[e]);
-        a[k].element[e] = narrow<T>(left * turn.cosine - right * turn.sine);
-        b[k].element[e] = narrow<T>(right * turn.cosine + left * turn.sine);
+      for (int k = 0; k < Held; ++k) {
+        if (first + k >= call.heads) break;
+        turns.turn(left[which][k], right[which][k]);
+        T* const to = place + std::int64_t{first + k} * 2 * call.half;
+        store_pack(to, left[which][k]);
+        store_pack(to + call.half, right[which][k]);
       }
-      store_pack(place[k], a[k]);
-      store_pack(place[k] + half, b[k]);
     }
   }
+}
+
+template <class T, int V, int Ahead, bool Stream>
+void turn_ahead(cudaStream_t stream, const RopeCall<T, V>& call) {
+  const auto kernel = rope_ahead_kernel<T, V, Ahead, Stream>;
+  constexpr int kShared = (Ahead + 1) * 2 * kThreads * kPackBytes;
+  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared));
+  const unsigned blocks =
+      resident_blocks(kernel, kThreads, kShared, ceil_div<std::int64_t>(call.units, kThreads));
+  launch_overlapped(kernel, blocks, kThreads, kShared, stream, call);
 }
 
 template <class T, int V>
 void turn_rows(cudaStream_t stream, const Tensor& x, const Tensor& positions, int half,
                const double* frequency, double sign) {
-  const std::int64_t heads = x.cols() / (2 * half);
-  const auto row_bytes = static_cast<std::int64_t>(half * sizeof(Turn<Wide<T>>));
-  const std::int64_t block_rows =
-      std::clamp<std::int64_t>(kHeld * kThreads / (heads * (half / V)), 1,
-                               std::max<std::int64_t>(kTableBytes / row_bytes, 1));
-  rope_kernel<T, V><<<static_cast<unsigned>(ceil_div(x.rows(), block_rows)), kThreads,
-                      static_cast<std::size_t>(block_rows * row_bytes), stream>>>(
-      rows_of<T>(x), positions.data<std::int32_t>(), x.rows(), static_cast<int>(block_rows),
-      static_cast<int>(heads), half, frequency, sign);
+  const std::int64_t units = x.rows() * (half / V);
+  CHECK(units < std::int64_t{1} << 31, "rope of ", x.rows(), " rows and ", half, " pairs a head");
+  const RopeCall<T, V> call{rows_of<T>(x),
+                            positions.data<std::int32_t>(),
+                            static_cast<std::uint32_t>(units),
+                            static_cast<int>(x.cols() / (2 * half)),
+                            half,
+                            frequency,
+                            sign};
+  if constexpr (V * sizeof(T) == kPackBytes) {
+    static const char* const variant = std::getenv("CONVOY_ROPE");
+    const char wanted = variant == nullptr ? '0' : *variant;
+    if (wanted == '0') return turn_ahead<T, V, 3, false>(stream, call);
+    if (wanted == '1') return turn_ahead<T, V, 3, true>(stream, call);
+    if (wanted == '2') return turn_ahead<T, V, 6, false>(stream, call);
+    if (wanted == '3') {
+      return launch_overlapped(rope_kernel<T, V, 2>,
+                               static_cast<unsigned>(ceil_div<std::int64_t>(units, kThreads)),
+                               kThreads, 0, stream, call);
+    }
+  }
+  launch_overlapped(rope_kernel<T, V, 1>,
+                    static_cast<unsigned>(ceil_div<std::int64_t>(units, kThreads)), kThreads, 0,
+                    stream, call);
 }
 
 }  // namespace
@@ -108,8 +222,8 @@ void CudaBackend::rope(Tensor x, Tensor positions, std::int64_t head_width, doub
   const double* frequency = rope_frequencies(head_width, theta);
   const double sign = direction == RopeDirection::forward ? 1.0 : -1.0;
   dispatch_element(x.dtype(), [&]<class T>() {
-    constexpr int V = 16 / sizeof(T);
-    half % V == 0 && packable(16, {x})
+    constexpr int V = kPackBytes / sizeof(T);
+    half % V == 0 && packable(kPackBytes, {x})
         ? turn_rows<T, V>(stream_, x, positions, half, frequency, sign)
         : turn_rows<T, 1>(stream_, x, positions, half, frequency, sign);
   });

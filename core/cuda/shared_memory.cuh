@@ -12,6 +12,14 @@ __device__ inline std::uint32_t shared_address(const void* p) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
 
+// The same, computed here and now: in a cluster it takes a special register, which the compiler
+// would rather read again at each use than keep.
+__device__ inline std::uint32_t kept_shared_address(const void* p) {
+  std::uint32_t kept;
+  asm volatile("mov.u32 %0, %1;" : "=r"(kept) : "r"(shared_address(p)));
+  return kept;
+}
+
 __device__ inline uint4 load_shared16(std::uint32_t address) {
   uint4 v;
   asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"

@@ -1,6 +1,8 @@
 // SwiGLU and the softmax cross-entropy.
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/elements.cuh"
+#include "core/cuda/kernel_scalar.cuh"
+#include "core/cuda/launch.cuh"
 #include "core/cuda/reductions.cuh"
 
 namespace convoy {
@@ -12,6 +14,7 @@ constexpr int kThreads = 128;
 template <class T, int V>
 __global__ void swiglu_kernel(Rows<T> y, Rows<const T> gate, Rows<const T> up, std::int64_t rows,
                               std::int64_t packs) {
+  wait_for_previous();
   for (std::int64_t i = blockIdx.y; i < rows; i += gridDim.y) {
     const std::int64_t j = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
     if (j >= packs) return;
@@ -31,6 +34,7 @@ __global__ void swiglu_backward_kernel(Rows<T> dgate, Rows<T> dup, Rows<const T>
                                        Rows<const T> gate, Rows<const T> up, std::int64_t rows,
                                        std::int64_t packs) {
   using W = Wide<T>;
+  wait_for_previous();
   for (std::int64_t i = blockIdx.y; i < rows; i += gridDim.y) {
     const std::int64_t j = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
     if (j >= packs) return;
@@ -115,7 +119,7 @@ __global__ void losses_kernel(double* losses, Rows<const W> statistics, const st
 template <class T, int V>
 __global__ void loss_backward_kernel(Rows<T> logits, Rows<const Wide<T>> statistics,
                                      const std::int32_t* targets, std::int64_t packs,
-                                     std::int64_t first_class, Wide<T> scale) {
+                                     std::int64_t first_class, KernelScalar<Wide<T>> scale_now) {
   using W = Wide<T>;
   const std::int64_t i = blockIdx.x;
   const std::int64_t j = blockIdx.y * std::int64_t{kThreads} + threadIdx.x;
@@ -123,6 +127,7 @@ __global__ void loss_backward_kernel(Rows<T> logits, Rows<const Wide<T>> statist
   T* place = logits.row(i) + j * V;
   Pack<T, V> pack = load_pack<V>(static_cast<const T*>(place));
   const bool counts = targets[i] >= 0;
+  const W scale = scale_now.read();
   const W shift = statistics.row(i)[0];
   const W factor = counts ? scale / statistics.row(i)[1] : W(0);
   const std::int64_t own = counts ? targets[i] - first_class - j * V : -1;
@@ -155,8 +160,8 @@ void CudaBackend::swiglu_forward(Tensor y, Tensor gate, Tensor up) {
   using namespace cuda;
   if (y.size() == 0) return;
   dispatch_packs({y, gate, up}, [&]<class T, int V>() {
-    swiglu_kernel<T, V><<<grid_of(y.cols() / V, y.rows()), kThreads, 0, stream_>>>(
-        rows_of<T>(y), read_rows<T>(gate), read_rows<T>(up), y.rows(), y.cols() / V);
+    launch_overlapped(swiglu_kernel<T, V>, grid_of(y.cols() / V, y.rows()), kThreads, 0, stream_,
+                      rows_of<T>(y), read_rows<T>(gate), read_rows<T>(up), y.rows(), y.cols() / V);
   });
   check_launch();
 }
@@ -165,9 +170,9 @@ void CudaBackend::swiglu_backward(Tensor dgate, Tensor dup, Tensor dy, Tensor ga
   using namespace cuda;
   if (dy.size() == 0) return;
   dispatch_packs({dy, dgate, dup, gate, up}, [&]<class T, int V>() {
-    swiglu_backward_kernel<T, V><<<grid_of(dy.cols() / V, dy.rows()), kThreads, 0, stream_>>>(
-        rows_of<T>(dgate), rows_of<T>(dup), read_rows<T>(dy), read_rows<T>(gate), read_rows<T>(up),
-        dy.rows(), dy.cols() / V);
+    launch_overlapped(swiglu_backward_kernel<T, V>, grid_of(dy.cols() / V, dy.rows()), kThreads, 0,
+                      stream_, rows_of<T>(dgate), rows_of<T>(dup), read_rows<T>(dy),
+                      read_rows<T>(gate), read_rows<T>(up), dy.rows(), dy.cols() / V);
   });
   check_launch();
 }
@@ -213,7 +218,7 @@ void CudaBackend::cross_entropy_losses(Tensor losses, Tensor statistics, Tensor 
 }
 
 void CudaBackend::cross_entropy_backward(Tensor logits, Tensor statistics, Tensor targets,
-                                         std::int64_t first_class, double scale) {
+                                         std::int64_t first_class, const Scalar& scale) {
   using namespace cuda;
   if (logits.size() == 0) return;
   dispatch_packs({logits}, [&]<class T, int V>() {
@@ -221,7 +226,7 @@ void CudaBackend::cross_entropy_backward(Tensor logits, Tensor statistics, Tenso
                     static_cast<unsigned>(ceil_div<std::int64_t>(logits.cols() / V, kThreads)));
     loss_backward_kernel<T, V><<<grid, kThreads, 0, stream_>>>(
         rows_of<T>(logits), read_rows<Wide<T>>(statistics), targets.data<std::int32_t>(),
-        logits.cols() / V, first_class, static_cast<Wide<T>>(scale));
+        logits.cols() / V, first_class, KernelScalar<Wide<T>>(scale));
   });
   check_launch();
 }

@@ -50,7 +50,7 @@ std::vector<double> known(const std::vector<SizeCost>& sizes, const Value& value
 }  // namespace
 
 ArmCost cost_of(const std::vector<RunRow>& reference, const std::vector<RunRow>& arm,
-                FlopsColumn flops) {
+                FlopsColumn flops, const std::optional<Speeds>& measured) {
   ArmCost cost;
   const auto of_reference = rates_by_size(reference);
   const bool one_device = of_one_device(reference, arm);
@@ -60,7 +60,9 @@ ArmCost cost_of(const std::vector<RunRow>& reference, const std::vector<RunRow>&
     SizeCost at{.size = size};
     const double log_ratio = rates.log_flops_per_token - other->second.log_flops_per_token;
     if (flops == FlopsColumn::present) at.overhead = std::expm1(log_ratio);
-    if (one_device)
+    if (measured)
+      at.speed_ratio = measured->ratio(arm.front().arch, reference.front().arch, size);
+    else if (one_device)
       at.speed_ratio = std::exp(rates.log_flops_per_second - other->second.log_flops_per_second);
     cost.sizes.push_back(at);
   }
@@ -79,6 +81,7 @@ ArmCost cost_of(const std::vector<RunRow>& reference, const std::vector<RunRow>&
     cost.log_speed_ratio = estimate(speeds);
   else
     cost.no_speed = cost.sizes.empty() ? no_size
+                    : measured         ? measured->source + " has no size of both arms"
                     : one_device       ? "the table has no wall_s or device_hours"
                                        : "the runs are from several devices";
   return cost;

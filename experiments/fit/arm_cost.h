@@ -1,11 +1,13 @@
 // What an arm costs beside the reference, size by size: FLOPs per token, and model FLOPs per second
-// of one device.
+// of one device, of the runs themselves or measured apart.
 #pragma once
 
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "experiments/fit/speeds.h"
 #include "experiments/fit/table.h"
 #include "experiments/statistics.h"
 
@@ -30,7 +32,9 @@ struct ArmCost {
 
 enum class FlopsColumn { present, absent };  // absent: C is 6 N D, which sees no overhead
 
+// FLOP/s are those of `speeds` where they are given, else those of the runs, which are comparable
+// only where all ran on one kind of device.
 ArmCost cost_of(const std::vector<RunRow>& reference, const std::vector<RunRow>& arm,
-                FlopsColumn flops);
+                FlopsColumn flops, const std::optional<Speeds>& speeds = {});
 
 }  // namespace convoy

@@ -46,7 +46,7 @@ Advantage unknown(const Advantage& advantage, const std::string& why) {
 }
 
 ArmAdvantage against(const std::vector<RunRow>& reference_runs, const std::vector<RunRow>& arm_runs,
-                     FlopsColumn flops) {
+                     FlopsColumn flops, const std::optional<Speeds>& speeds) {
   const auto reference = seed_means(reference_runs);
   const auto arm = seed_means(arm_runs);
   ArmAdvantage result{.arm = arm_runs.front().arch};
@@ -57,7 +57,7 @@ ArmAdvantage against(const std::vector<RunRow>& reference_runs, const std::vecto
     result.budgets.push_back(
         {arm[i].size, arm[i].C, std::exp(arm[i].log_loss), separate[i], interpolation[i]});
   result.interpolation = mean_interpolated(interpolation);
-  result.cost = cost_of(reference_runs, arm_runs, flops);
+  result.cost = cost_of(reference_runs, arm_runs, flops, speeds);
   const Advantage& m = result.joint.advantage;
   result.wall_clock = result.cost.log_speed_ratio.n > 0 ? scaled(m, result.cost.log_speed_ratio)
                                                         : unknown(m, result.cost.no_speed);
@@ -75,12 +75,14 @@ ArmComparison compare_arms(const Runs& table, const CompareOptions& options) {
   const Screened screened = screen(table.rows);
   ArmComparison result;
   result.exclusions = screened.exclusions;
+  if (options.speeds) result.speeds_source = options.speeds->source;
   result.reference = reference_of(table.rows, screened.runs, options.reference);
   const auto reference = runs_of_arm(screened.runs, result.reference);
   const auto flops = table.has_flops ? FlopsColumn::present : FlopsColumn::absent;
   for (const std::string& arm : arms_in_order(screened.runs))
     if (arm != result.reference)
-      result.arms.push_back(against(reference, runs_of_arm(screened.runs, arm), flops));
+      result.arms.push_back(
+          against(reference, runs_of_arm(screened.runs, arm), flops, options.speeds));
   result.orderings = orderings(screened.runs, options.expected);
   result.noise = seed_noise(screened.runs);
   return result;

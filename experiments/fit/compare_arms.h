@@ -33,6 +33,7 @@ struct ArmAdvantage {
 
 struct ArmComparison {
   std::string reference;
+  std::string speeds_source = {};  // the table of speeds; empty: the runs themselves
   std::vector<ArmAdvantage> arms;
   std::vector<OrderedPair> orderings;
   std::optional<SeedNoise> noise;
@@ -42,6 +43,7 @@ struct ArmComparison {
 struct CompareOptions {
   std::string reference = {};              // the first arm of the table where empty
   std::vector<std::string> expected = {};  // an order to test, lowest loss first
+  std::optional<Speeds> speeds = {};       // for the clock, in place of the runs' own
 };
 
 ArmComparison compare_arms(const Runs& table, const CompareOptions& options);

@@ -141,7 +141,9 @@ std::string fit_json(const FitResult& fit, const std::vector<ExcludedRun>& exclu
 }
 
 std::string compare_json(const ArmComparison& comparison) {
+  const std::string& speeds = comparison.speeds_source;
   const ordered_json json{{"reference", comparison.reference},
+                          {"speeds", speeds.empty() ? ordered_json(nullptr) : ordered_json(speeds)},
                           {"arms", list_of(comparison.arms)},
                           {"orderings", list_of(comparison.orderings)},
                           {"seed_noise", json_of(comparison.noise)},

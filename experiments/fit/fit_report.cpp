@@ -93,12 +93,14 @@ TextTable budget_table(const ArmAdvantage& arm) {
   return table;
 }
 
-void print_arm(std::ostream& out, const ArmAdvantage& arm, const std::string& reference) {
+void print_arm(std::ostream& out, const ArmAdvantage& arm, const ArmComparison& all) {
+  const std::string& reference = all.reference;
+  const std::string by = all.speeds_source.empty() ? "" : ", by " + all.speeds_source;
   out << '\n' << arm.arm << " against " << reference << '\n';
   out << "  compute advantage (joint fit): " << advantage_text(arm.joint.advantage) << '\n';
   out << "  interpolated, mean of budgets: " << advantage_text(arm.interpolation) << '\n';
   out << "  with scale:                    " << scale_text(arm.joint.scale) << '\n';
-  out << "  on the clock:                  " << advantage_text(arm.wall_clock) << '\n';
+  out << "  on the clock:                  " << advantage_text(arm.wall_clock) << by << '\n';
   out << "  if its extra FLOPs were free:  " << advantage_text(arm.without_cost) << '\n';
   print_table(out, budget_table(arm));
   print_notes(out, arm.joint.warnings, {});
@@ -141,7 +143,7 @@ void print_fit(std::ostream& out, const FitResult& fit,
 }
 
 void print_comparison(std::ostream& out, const ArmComparison& comparison) {
-  for (const ArmAdvantage& arm : comparison.arms) print_arm(out, arm, comparison.reference);
+  for (const ArmAdvantage& arm : comparison.arms) print_arm(out, arm, comparison);
   if (!comparison.orderings.empty()) {
     out << "\nOrderings (difference of paired losses; ordered where its interval excludes 0)\n";
     print_table(out, ordering_table(comparison.orderings));

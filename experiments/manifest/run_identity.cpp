@@ -11,7 +11,7 @@ bool changes_numbers(const std::string& key) {
   for (const char* section : {"checkpoint.", "log.", "parallel."}) {
     if (key.starts_with(section)) return false;
   }
-  return true;
+  return key != "train.cuda_graph";
 }
 
 // One way to say how long the run and its warm-up are.

@@ -86,17 +86,18 @@ Plot advantage_plot(const SweepAnalysis& analysis) {
   return plot;
 }
 
-TextTable estimators(const ArmAdvantage& arm) {
-  return {
-      {"estimate", "compute advantage M"},
-      {{"joint fit: one shape for both arms (headline)", advantage_text(arm.joint.advantage)},
-       {"interpolated, mean of the budgets", advantage_text(arm.interpolation)},
-       {"does M change with scale?", scale_text(arm.joint.scale)},
-       {"on the clock: M x (FLOP/s of the arm / of the reference)", advantage_text(arm.wall_clock)},
-       {"if the arm's extra FLOPs were free", advantage_text(arm.without_cost)},
-       {"FLOP overhead per token, mean", std::isfinite(arm.cost.mean_overhead)
-                                             ? percent(arm.cost.mean_overhead)
-                                             : "unknown: " + arm.cost.no_overhead}}};
+TextTable estimators(const ArmAdvantage& arm, const ArmComparison& all) {
+  const std::string by = all.speeds_source.empty() ? "" : ", by speeds.csv";
+  return {{"estimate", "compute advantage M"},
+          {{"joint fit: one shape for both arms (headline)", advantage_text(arm.joint.advantage)},
+           {"interpolated, mean of the budgets", advantage_text(arm.interpolation)},
+           {"does M change with scale?", scale_text(arm.joint.scale)},
+           {"on the clock: M x (FLOP/s of the arm / of the reference)",
+            advantage_text(arm.wall_clock) + by},
+           {"if the arm's extra FLOPs were free", advantage_text(arm.without_cost)},
+           {"FLOP overhead per token, mean", std::isfinite(arm.cost.mean_overhead)
+                                                 ? percent(arm.cost.mean_overhead)
+                                                 : "unknown: " + arm.cost.no_overhead}}};
 }
 
 const SizeCost* cost_at(const ArmAdvantage& arm, const std::string& size) {
@@ -138,11 +139,11 @@ TextTable ordering_table(const std::vector<OrderedPair>& pairs) {
   return table;
 }
 
-std::string arm_text(const ArmAdvantage& arm, const std::string& reference) {
+std::string arm_text(const ArmAdvantage& arm, const ArmComparison& all) {
   std::vector<std::string> warnings;
   for (const std::string& warning : arm.joint.warnings) warnings.push_back("warning: " + warning);
-  return "<h3>" + escape_xml(arm.arm + " against " + reference) + "</h3>\n" +
-         html_table(estimators(arm)) + html_table(budget_table(arm)) + bullets(warnings);
+  return "<h3>" + escape_xml(arm.arm + " against " + all.reference) + "</h3>\n" +
+         html_table(estimators(arm, all)) + html_table(budget_table(arm)) + bullets(warnings);
 }
 
 }  // namespace
@@ -160,7 +161,7 @@ std::string advantage_section(const SweepAnalysis& analysis) {
       "Points with whiskers: separate fits, only where they have a 95 % interval. Dashed: "
       "interpolation, without a fit.",
       comparison.reference));
-  for (const ArmAdvantage& arm : comparison.arms) body += arm_text(arm, comparison.reference);
+  for (const ArmAdvantage& arm : comparison.arms) body += arm_text(arm, comparison);
   if (!comparison.orderings.empty())
     body += "<h3>Order of the arms</h3>\n" + html_table(ordering_table(comparison.orderings)) +
             quiet(

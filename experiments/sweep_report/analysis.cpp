@@ -137,7 +137,7 @@ SweepAnalysis analyse(const SweepData& data) {
         fit_of(result.usable, arm, options_of(data.study), data.study.has_value()));
   table.rows = result.usable;
   try {
-    result.comparison = compare_arms(table, {.reference = reference});
+    result.comparison = compare_arms(table, {.reference = reference, .speeds = data.speeds});
   } catch (const Error& error) {
     result.no_comparison = error.what();
   }

@@ -56,13 +56,14 @@ std::string spread_of(const std::vector<RunRow>& runs, const Unit& unit) {
 }
 
 TextTable loss_table(const SweepAnalysis& analysis) {
-  TextTable table{{"arm, size", "N", "D", "C", "seeds", "loss (nats)", "sd of ln loss"}, {}};
+  // The losses first: a phone shows the first columns without a swipe.
+  TextTable table{{"arm, size", "loss (nats)", "sd of ln loss", "seeds", "N", "D", "C"}, {}};
   for (const std::string& arm : analysis.arms)
     for (const Unit& unit : seed_means(analysis.usable))
       if (unit.arch == arm)
-        table.rows.push_back({arm_name(arm) + ", " + unit.size, compact(unit.N), compact(unit.D),
-                              scientific(unit.C), std::to_string(unit.seeds),
-                              fixed(std::exp(unit.log_loss), 4), spread_of(analysis.usable, unit)});
+        table.rows.push_back({arm_name(arm) + ", " + unit.size, fixed(std::exp(unit.log_loss), 4),
+                              spread_of(analysis.usable, unit), std::to_string(unit.seeds),
+                              compact(unit.N), compact(unit.D), scientific(unit.C)});
   return table;
 }
 

@@ -151,6 +151,7 @@ SweepData read_sweep(const fs::path& source) {
   else
     data.missing.emplace_back(
         "curves.csv is not beside the table of runs: there are no loss curves and no speeds.");
+  if (folder && fs::exists(source / "speeds.csv")) data.speeds = read_speeds(source / "speeds.csv");
   return data;
 }
 

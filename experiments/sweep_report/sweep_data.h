@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "experiments/fit/speeds.h"
 #include "experiments/fit/table.h"
 #include "experiments/sweep_report/study.h"
 
@@ -41,6 +42,7 @@ struct ReportedRun {
 struct SweepData {
   std::string name = {};
   std::optional<Study> study = {};
+  std::optional<Speeds> speeds = {};      // speeds.csv, of `convoy sweep time`
   Runs table = {};                        // the rows of `runs`, named as in the plan
   std::vector<ReportedRun> runs = {};     // those, then planned ones that never started
   std::vector<std::string> missing = {};  // in sentences

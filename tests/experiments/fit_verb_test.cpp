@@ -6,6 +6,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <utility>
+#include <vector>
 
 #include "experiments/fit/minimize.h"
 #include "tests/experiments/planted_runs.h"
@@ -125,6 +127,46 @@ TEST_F(FitVerbs, CompareGivesAnAdvantageForEveryArmAndBudget) {
   for (const char* part : {"conv against plain", "compute advantage (joint fit): 1.",
                            "on the clock", "ordered", "left out: plain", "seed noise"})
     EXPECT_NE(text.find(part), std::string::npos) << part << " in\n" << text;
+}
+
+TEST_F(FitVerbs, CompareTakesTheClockFromATableOfSpeeds) {
+  auto runs = testing::planted_ladder(1.60, {.seed_sd = 0.001}, 4);
+  const std::string path = write(runs);
+  const auto clock = [&](const std::string& speeds) {
+    const auto file = place_.path() / "speeds.csv";
+    testing::write_text(file, speeds);
+    const auto json = nlohmann::json::parse(
+        run_verb("compare " + path + " --reference plain --json --speeds " + file.string()));
+    EXPECT_EQ(json.at("speeds"), file.string());
+    return json.at("arms").at(0);
+  };
+  std::string rows = "size,arch,flops_per_s,device\n";
+  for (const RunRow& run : runs)
+    if (run.seed == 0)
+      rows += concat(run.size, ",", run.arch, ",", run.arch == "conv" ? 3e12 : 4e12, ",card\n");
+  const auto arm = clock(rows);
+  const double m = arm.at("advantage").at("estimate").get<double>();
+  EXPECT_NEAR(arm.at("wall_clock_advantage").at("estimate").get<double>(), 0.75 * m, 1e-9);
+  EXPECT_NEAR(arm.at("sizes").at(0).at("flops_per_second_ratio").get<double>(), 0.75, 1e-12);
+
+  const auto none = clock("arch,size,flops_per_s\nplain,elsewhere,1e12\n");
+  EXPECT_TRUE(none.at("wall_clock_advantage").at("estimate").is_null());
+  EXPECT_NE(none.dump().find("has no size of both arms"), std::string::npos) << none.dump(1);
+
+  const std::string table = "arch,size,flops_per_s,device\na,s,1e12,x\n";
+  for (const auto& [more, error] : std::vector<std::pair<std::string, std::string>>{
+           {"a,s,2e12,x\n", "a at s stands twice"},
+           {"b,s,2e12,y\n", "speeds of several devices"},
+           {"b,s,-1,x\n", "write a positive number"},
+           {"b,s,2e12\n", "has 3 cells, and there are 4 headings"}}) {
+    try {
+      clock(table + more);
+      ADD_FAILURE() << "it took " << more;
+    } catch (const Error& refused) {
+      EXPECT_NE(std::string(refused.what()).find(error), std::string::npos) << refused.what();
+    }
+  }
+  EXPECT_THROW(clock("arch,size,tokens_per_s\na,s,1\n"), Error);
 }
 
 TEST(FitVerb, WithoutCeresTheVerbSaysWhatToInstall) {

@@ -2,6 +2,7 @@
 #include <set>
 
 #include "core/hdf5.h"
+#include "experiments/fit/speeds.h"
 #include "tests/experiments/sweep_fixture.h"
 
 namespace convoy::test {
@@ -58,6 +59,22 @@ TEST_F(Sweep, ItsReportIsOnePageThatNamesEveryRun) {
   const auto refused = run_convoy("report " + path("store_output") + " " + path("store_output"));
   EXPECT_EQ(refused.code, 1);
   EXPECT_NE(refused.output.find("a sweep is reported alone"), std::string::npos) << refused.output;
+}
+
+TEST_F(Sweep, TimesEveryArmOnceAtEverySizeWithoutTraining) {
+  write_manifest("m.toml",
+                 base() + two_arms() + size("S", 16) + size("M", 32) + plan("seeds = [0, 1]\n"));
+  const auto result = sweep("time", "m.toml", "store", "--rounds 2 --repeats 3 --sequences 4");
+  ASSERT_EQ(result.code, 0) << result.output;
+  EXPECT_NE(result.output.find("round 2 of 2: 4 models timed"), std::string::npos) << result.output;
+  EXPECT_FALSE(fs::exists(path("store"))) << "it trained";
+  const std::string csv = read_text(path("store_output/speeds.csv"));
+  for (const char* row :
+       {"transformer,S,4,32,", "conv,S,4,32,", "transformer,M,4,32,", "conv,M,4,32,"})
+    EXPECT_EQ(count(csv, row), 1u) << row << " in\n" << csv;
+  const Speeds speeds = read_speeds(path("store_output/speeds.csv"));
+  EXPECT_EQ(speeds.flops_per_s.size(), 4u);
+  EXPECT_GT(speeds.ratio("conv", "transformer", "M"), 0);
 }
 
 TEST_F(Sweep, ASecondStartTrainsNothing) {
