@@ -232,7 +232,7 @@ void launch(const ConvCall& gate, const ConvCall& up, const Tensor& gate_x, cons
             SwigluCall call, const Tensor& dy) {
   if (variant() == 0) launch_as<Backward, 4, false>(gate, up, gate_x, up_x, call, dy);
   if (variant() == 1) launch_as<Backward, 3, false>(gate, up, gate_x, up_x, call, dy);
-  if (variant() == 2) launch_as<Backward, Backward ? 3 : 4, true>(gate, up, gate_x, up_x, call, dy);
+  if (variant() >= 2) launch_as<Backward, Backward ? 3 : 4, true>(gate, up, gate_x, up_x, call, dy);
 }
 
 }  // namespace
