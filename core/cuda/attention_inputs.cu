@@ -22,7 +22,10 @@ int variant() {
   static const char* value = std::getenv("CONVOY_FUSED_VARIANT");
   return value == nullptr ? 0 : std::atoi(value);
 }
-int resident(bool backward) { return backward ? (variant() & 1 ? 2 : 3) : (variant() & 1 ? 3 : 4); }
+int resident(bool backward) {
+  if (backward) return variant() == 0 ? 3 : 2;
+  return variant() % 3 == 0 ? 4 : 3;
+}
 
 struct Input {
   MmaConvCall conv;
@@ -47,9 +50,9 @@ struct InputsCall {
 };
 
 // A lane's four channels of one of the inputs.
-template <bool Backward>
+template <bool Backward, int Stages>
 class InputPart {
-  using Memory = HeadBlock<Backward>;
+  using Memory = HeadBlock<Backward, Stages>;
   using Values = float[kOwn][2];
 
  public:
@@ -83,8 +86,19 @@ class InputPart {
         constants_.template rotate<false>(lower, upper, memory + Memory::kPositions, tile);
       }
     }
-    store<Whole>(lower, lane_.lower, first);
-    store<Whole>(upper, lane_.upper(), first);
+    if constexpr (Stages > 0) {
+      if (Stages == 1 && !Backward && input_.norm == nullptr) __syncthreads();
+      const std::uint32_t stage =
+          memory + Memory::kStages + (Stages < 2 ? 0 : tile % 2 * Memory::kTile);
+#pragma unroll
+      for (int i = 0; lane_.inside && i < kOwn; ++i) {
+        lower_.stage(stage, i, pack_pair(lower[i][0], lower[i][1]));
+        upper_.stage(stage, i, pack_pair(upper[i][0], upper[i][1]));
+      }
+    } else {
+      store<Whole>(lower, lane_.lower, first);
+      store<Whole>(upper, lane_.upper(), first);
+    }
   }
 
   // The block's share of the norm's gradient, a row a head.
@@ -210,10 +224,10 @@ class InputPart {
   float dnorm_[2][2] = {};
 };
 
-template <bool Backward, int Resident>
+template <bool Backward, int Resident, int Stages>
 __global__ void __launch_bounds__(kHeadThreads, Resident)
     inputs_kernel(const __grid_constant__ InputsCall call) {
-  using Memory = HeadBlock<Backward>;
+  using Memory = HeadBlock<Backward, Stages>;
   extern __shared__ __align__(1024) char bytes[];
   wait_for_previous();
   allow_next();
@@ -230,10 +244,17 @@ __global__ void __launch_bounds__(kHeadThreads, Resident)
     loader.next();
   };
   for (unsigned block = 0; block < 3; ++block) next(block);
-  InputPart<Backward> part(call, input, memory, channel0);
-  for (unsigned tile = 0; first + tile * kTokens < end; ++tile) {
+  InputPart<Backward, Stages> part(call, input, memory, channel0);
+  const auto store = [&](unsigned tile) {
+    StagedTile<Memory>::store(
+        memory + Memory::kStages + (Stages < 2 ? 0 : tile % 2 * Memory::kTile), input.y, input.conv,
+        channel0, call.block_channels(), static_cast<int>(first + tile * kTokens));
+  };
+  unsigned tile = 0;
+  for (; first + tile * kTokens < end; ++tile) {
     const bool whole = loader.wait(tile);
     next(tile + 3);
+    if (Stages > 0 && tile > 0) store(tile - 1);
     const int tile_first = static_cast<int>(first + tile * kTokens);
     if (whole) {
       part.template run<true>(memory, tile, tile_first);
@@ -242,6 +263,10 @@ __global__ void __launch_bounds__(kHeadThreads, Resident)
     }
   }
   wait_copies<0>();
+  if (Stages > 0) {
+    __syncthreads();
+    store(tile - 1);
+  }
   if constexpr (Backward) part.store_norm_gradient();
 }
 
@@ -302,12 +327,18 @@ class InputsLaunch {
   Input& input(int i) { return call_.input[i]; }
   int count() const { return call_.count; }
 
+  template <bool Backward, int Resident, int Stages>
+  void run_as(cudaStream_t stream) const {
+    const dim3 grid(static_cast<unsigned>(blocks_), static_cast<unsigned>(chunks()));
+    launch_overlapped(inputs_kernel<Backward, Resident, Stages>, grid, kHeadThreads,
+                      HeadBlock<Backward, Stages>::kBytes, stream, call_);
+  }
   template <bool Backward>
   void run(cudaStream_t stream) const {
-    const dim3 grid(static_cast<unsigned>(blocks_), static_cast<unsigned>(chunks()));
-    const auto kernel = resident(Backward) == (Backward ? 2 : 3) ? inputs_kernel < Backward,
-               Backward ? 2 : 3 > : inputs_kernel < Backward, Backward ? 3 : 4 > ;
-    launch_overlapped(kernel, grid, kHeadThreads, HeadBlock<Backward>::kBytes, stream, call_);
+    if (variant() == 0) run_as<Backward, Backward ? 3 : 4, 0>(stream);
+    if (variant() == 1) run_as<Backward, Backward ? 2 : 3, 0>(stream);
+    if (variant() == 2) run_as<Backward, Backward ? 2 : 3, 2>(stream);
+    if (variant() == 3) run_as<Backward, Backward ? 2 : 4, 1>(stream);
   }
 
  private:
