@@ -176,6 +176,7 @@ class CudaBackend final : public Backend {
  private:
   void refuse_while_recording(const char* what) const;
   void convert_on_device(Tensor destination, Tensor source);
+  void convert_through_workspace(Tensor destination, Tensor source, bool from_host);
   const double* rope_frequencies(std::int64_t head_width, double theta);
 
   NumericsMode mode_;

@@ -4,6 +4,7 @@
 #include "core/cuda/elements.cuh"
 #include "core/cuda/reductions.cuh"
 #include "core/cuda/staging.h"
+#include "core/flat_range.h"
 
 namespace convoy {
 namespace cuda {
@@ -38,6 +39,7 @@ void* Workspace::take(std::size_t bytes) {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr std::int64_t kConvertedAtOnce = std::int64_t{1} << 22;  // elements, from or to the host
 
 template <class To, class From>
 __global__ void convert_kernel(Rows<To> to, Rows<const From> from, std::int64_t rows,
@@ -190,21 +192,35 @@ void CudaBackend::convert(Tensor destination, Tensor source) {
   using namespace cuda;
   if (source.size() == 0) return;
   if (destination.dtype() == source.dtype()) return copy(destination, source);
-  // Host tensors pass through device memory, in their own dtype.
   const bool from_host = source.device() == DeviceKind::cpu;
   const bool to_host = destination.device() == DeviceKind::cpu;
   CHECK(!from_host || !to_host, "a conversion on the host given to the GPU");
-  if (from_host || to_host) {
-    const Tensor& host = from_host ? source : destination;
-    workspace_->begin(host.bytes());
-    const Tensor staged(workspace_->take(host.bytes()), host.dtype(), DeviceKind::cuda,
-                        {host.rows(), host.cols()});
-    if (from_host) copy(staged, source);
-    convert_on_device(from_host ? destination : staged, from_host ? staged : source);
-    if (to_host) copy(destination, staged);
-    return;
-  }
+  if (from_host || to_host) return convert_through_workspace(destination, source, from_host);
   convert_on_device(destination, source);
+}
+
+// Values of the host pass through device memory in their own dtype, in pieces, so that a large
+// table of them takes no more of it than a small one.
+void CudaBackend::convert_through_workspace(Tensor destination, Tensor source, bool from_host) {
+  using namespace cuda;
+  const bool flat = destination.contiguous() && source.contiguous();
+  const std::int64_t units = flat ? source.size() : source.rows();
+  const std::int64_t unit = flat ? 1 : source.cols();
+  const std::int64_t most = std::max<std::int64_t>(kConvertedAtOnce / unit, 1);
+  const auto part = [&](const Tensor& t, std::int64_t first, std::int64_t count) {
+    return flat ? flat_range(t, first, count) : t.row_range(first, count);
+  };
+  for (std::int64_t first = 0; first < units; first += most) {
+    const std::int64_t count = std::min(most, units - first);
+    const Tensor to = part(destination, first, count), from = part(source, first, count);
+    const Tensor& travels = from_host ? from : to;
+    workspace_->begin(travels.bytes());
+    const Tensor staged(workspace_->take(travels.bytes()), travels.dtype(), DeviceKind::cuda,
+                        travels.shape());
+    if (from_host) copy(staged, from);
+    convert_on_device(from_host ? to : staged, from_host ? staged : from);
+    if (!from_host) copy(to, staged);
+  }
 }
 
 void CudaBackend::convert_on_device(Tensor destination, Tensor source) {
