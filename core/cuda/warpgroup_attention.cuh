@@ -2,7 +2,7 @@
 // (after Shah et al., arXiv 2407.08608). A block takes tiles of 128 keys from a common list; its
 // queries go by in steps of 64. Two warpgroups own 64 keys each and keep dk and dv in registers; a
 // third makes the step's part of dq from the dS^T that those two leave in shared memory; a fourth
-// feeds. Parts of dq meet in an f32 accumulator in a fixed order, the keys' tiles descending, which
+// feeds and keeps the turns. Parts of dq meet in f32 in a fixed order, the tiles descending, which
 // is also the order in which tiles are handed out: the diagonal one stores, each next one adds,
 // the first of the sequence rounds the sum to bf16. A counter of each 64 queries says whose turn
 // it is, so the bits are the same in every run and no pass over dq follows.
@@ -16,7 +16,7 @@ namespace convoy::cuda::warpgroup_attention {
 constexpr int kWidth = 64;                   // channels of a head
 constexpr int kQueries = 64;                 // of a step
 constexpr int kKeys = 128;                   // of a tile
-constexpr int kThreads = 512;                // two warpgroups over keys, one for dq, one that feeds
+constexpr int kThreads = 512;                // two warpgroups over keys, one of dq, one that feeds
 constexpr int kBox = kQueries * kWidth * 2;  // bytes of 64 rows
 constexpr int kStatistics = kQueries * 8;    // bytes of a step's log_sum_exp and delta
 constexpr int kStages = 4, kSlots = 3;       // rings of queries with dout, and of dS
@@ -116,6 +116,7 @@ __device__ inline float2 load_shared_floats(std::uint32_t address) {
   const uint2 v = load_shared8(address);
   return {__uint_as_float(v.x), __uint_as_float(v.y)};
 }
+// For all lanes of the warp: what they read or wrote before comes before what waits for the phase.
 __device__ inline void warp_arrives(std::uint32_t barrier) {
   __syncwarp();
   if (threadIdx.x % 32 == 0) arrive(barrier);
@@ -343,6 +344,7 @@ struct KeyGroup {
       wgmma_wait<1>();
       pin(dp);
       pin(ds);
+      // Its products are done, and leave() fenced what each lane read of its statistics.
       if (i > 0) warp_arrives(at.stage_empty(before));
       score_gradients();
       before = stage.at, place = place + 1 == own ? 0 : place + 1;
