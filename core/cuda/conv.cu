@@ -268,8 +268,8 @@ bool fast_forward(const ConvCall& call, Tensor y, Tensor x) {
 
 bool fast_backward(const ConvCall& call, const ConvGradients& g, Tensor dy, Tensor x,
                    ConvWants wants) {
-  if (call.shape.kind != FilterKind::fixed && mma_conv_backward(call, g, dy, x, wants)) return true;
-  return call.shape.kind != FilterKind::lowrank && direct_conv_backward(call, g, dy, x, wants);
+  return call.shape.kind == FilterKind::lowrank ? mma_conv_backward(call, g, dy, x, wants)
+                                                : direct_conv_backward(call, g, dy, x, wants);
 }
 
 // All rows are computed with the boundary, forward the last part and backward the first. The

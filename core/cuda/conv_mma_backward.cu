@@ -1,8 +1,5 @@
-// Backward of low-rank convolutions, and of head-wise ones of 4 taps in groups of 8, 16 or 32
-// channels, in one pass over x and dy. Sums over channel blocks (dz of low-rank ones) and over
-// chunks of rows (du, ds) go through device memory and are added in order.
-#include <cstdlib>
-
+// Backward of low-rank convolutions in one pass over x and dy. Sums over channel blocks (dz) and
+// over chunks of rows (du, ds) go through device memory and are added in order.
 #include "core/cuda/conv_mma_backward.cuh"
 #include "core/cuda/partial_sums.cuh"
 
@@ -11,20 +8,15 @@ namespace {
 
 using namespace mma_conv;
 
-// Sizes, and how many blocks an SM has.
-template <int Warps, int Sets, bool Headwise, int Resident, bool Once = true>
-struct Variant : BackwardBlock<Warps, Sets, Headwise> {
-  static constexpr bool kReadOnce = Once;
-  static constexpr int kResident = Resident;
-};
+constexpr int kSmWarps = 12;
 
-template <class Sizes, bool Input, bool Weight>
-__global__ void __launch_bounds__(Sizes::kThreads, Sizes::kResident)
+template <int Warps, bool Input, bool Weight>
+__global__ void __launch_bounds__(32 * Warps, kSmWarps / Warps)
     backward_kernel(BackwardTargets to, const __grid_constant__ MmaConvCall call) {
   extern __shared__ __align__(1024) char bytes[];
   wait_for_previous();
   allow_next();
-  backward_block<Sizes, Input, Weight>(to, call, blockIdx.x, blockIdx.y, bytes);
+  backward_block<BackwardBlock<Warps>, Input, Weight>(to, call, blockIdx.x, blockIdx.y, bytes);
 }
 
 struct DzSums {
@@ -70,45 +62,43 @@ __global__ void __launch_bounds__(kSumLanes* kSumSlices)
   add_blocks(to, first + thread * 4 / kDzTile, thread % (kDzTile / 4));
 }
 
-template <class Sizes>
+template <int Warps>
 auto kernel_for(ConvWants wants) {
   switch (wants) {
-    case ConvWants::input: return backward_kernel<Sizes, true, false>;
-    case ConvWants::weight: return backward_kernel<Sizes, false, true>;
+    case ConvWants::input: return backward_kernel<Warps, true, false>;
+    case ConvWants::weight: return backward_kernel<Warps, false, true>;
     case ConvWants::both: break;
   }
-  return backward_kernel<Sizes, true, true>;
+  return backward_kernel<Warps, true, true>;
 }
 
-template <class Sizes>
+template <int Warps>
 void backward(const ConvCall& call, const ConvGradients& g, const Tensor& dy, const Tensor& x,
               ConvWants wants) {
-  constexpr bool kHeadwise = Sizes::kHeadwise;
+  using Sizes = BackwardBlock<Warps>;
   const bool input = wants != ConvWants::weight, weight = wants != ConvWants::input;
-  const bool ranks = input && !kHeadwise;
-  const MmaConvCall c = describe(call, x, dy, Sizes::kChannels, 132 * Sizes::kResident);
+  const MmaConvCall c = describe(call, x, dy, Sizes::kChannels, 132 * kSmWarps / Warps);
   const dim3 grid = grid_of(c, Sizes::kChannels);
   const std::int64_t tiles = ceil_div<std::int64_t>(c.rows, kTokens);
-  const std::int64_t dz_count = ranks ? grid.x * tiles * kDzTile : 0;
+  const std::int64_t dz_count = input ? grid.x * tiles * kDzTile : 0;
   const std::int64_t static_count = std::int64_t{c.width} * c.channels;
-  const std::int64_t weight_count = weight ? (kHeadwise ? 1 : 1 + c.rank) * static_count : 0;
+  const std::int64_t weight_count = weight ? (1 + c.rank) * static_count : 0;
   call.workspace.begin(static_cast<std::size_t>(dz_count + grid.y * weight_count) * sizeof(float) +
                        512);
   auto* dz = call.workspace.take<float>(dz_count);
   auto* weights = call.workspace.take<float>(grid.y * weight_count);
   const BackwardTargets to{rows_of<bf16>(g.dx), rows_of<bf16>(g.dgenerated), dz, weights};
-  launch_overlapped(kernel_for<Sizes>(wants), grid, Sizes::kThreads, Sizes::kBytes, call.stream, to,
+  launch_overlapped(kernel_for<Warps>(wants), grid, Sizes::kThreads, Sizes::kBytes, call.stream, to,
                     c);
   const ConvWeightSums<float> weight_sums{weight ? data_of<float>(g.ds) : nullptr,
-                                          weight && !kHeadwise ? data_of<float>(g.du) : nullptr,
+                                          weight ? data_of<float>(g.du) : nullptr,
                                           weights,
                                           static_count,
                                           weight_count,
                                           grid.y};
   const unsigned weight_blocks = weight_sums.blocks<kSumColumns>();
   const auto dz_blocks =
-      static_cast<unsigned>(ranks ? ceil_div<std::int64_t>(tiles, kSumTiles) : 0);
-  if (weight_blocks + dz_blocks == 0) return;
+      static_cast<unsigned>(input ? ceil_div<std::int64_t>(tiles, kSumTiles) : 0);
   launch_overlapped(add_partials_kernel, weight_blocks + dz_blocks, dim3(kSumLanes, kSumSlices), 0,
                     call.stream, weight_sums, weight_blocks,
                     DzSums{to.dz, dz, c.rows, tiles, c.rank, static_cast<int>(grid.x)});
@@ -119,33 +109,13 @@ void backward(const ConvCall& call, const ConvGradients& g, const Tensor& dy, co
 bool mma_conv_backward(const ConvCall& call, const ConvGradients& g, Tensor dy, Tensor x,
                        ConvWants wants) {
   if (!takes(call, {x, dy, wants == ConvWants::weight ? dy : g.dx})) return false;
-  if (call.shape.kind == FilterKind::headwise) {
-    if (call.shape.head_size > 16 || std::getenv("CONV_HEADS")) return false;
-    if (wants != ConvWants::weight && !packable(kTaps * 2, {g.dgenerated})) return false;
-    if (std::getenv("CONV_HEADS12")) {
-      backward<Variant<6, 1, true, 2>>(call, g, dy, x, wants);
-    } else {
-      backward<Variant<8, 1, true, 2>>(call, g, dy, x, wants);
-    }
-    return true;
-  }
   // Wide blocks, which halve the partial sums of dz, unless that leaves half of one without
   // channels.
-  const auto narrow_blocks = [&](int channels) {
-    return ceil_div<std::int64_t>(x.cols(), channels);
-  };
-  if (std::getenv("CONV_SETS1")) {
-    if (std::getenv("CONV_KEEP")) {
-      backward<Variant<12, 1, false, 1, false>>(call, g, dy, x, wants);
-    } else if (narrow_blocks(96) % 2 == 0 || std::getenv("CONV_WIDE")) {
-      backward<Variant<12, 1, false, 1>>(call, g, dy, x, wants);
-    } else {
-      backward<Variant<6, 1, false, 2>>(call, g, dy, x, wants);
-    }
-  } else if (narrow_blocks(128) % 2 == 0 && !std::getenv("CONV_NARROW")) {
-    backward<Variant<8, 2, false, 1>>(call, g, dy, x, wants);
+  constexpr int kNarrow = BackwardBlock<kSmWarps / 2>::kChannels;
+  if (ceil_div<std::int64_t>(x.cols(), kNarrow) % 2 == 0) {
+    backward<kSmWarps>(call, g, dy, x, wants);
   } else {
-    backward<Variant<4, 2, false, 2>>(call, g, dy, x, wants);
+    backward<kSmWarps / 2>(call, g, dy, x, wants);
   }
   return true;
 }

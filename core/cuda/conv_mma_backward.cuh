@@ -1,32 +1,27 @@
-// The parts of the backward pass of convolutions on the matrix units, each of a tile of 32 tokens
-// and a warp's 32 channels: dx from filters made again, and from the products p_w[t, d] = dy[t, d]
-// x[t - w, d], rounded to bf16,
+// The parts of the backward pass of low-rank convolutions on the matrix units, each of a tile of 32
+// tokens and a warp's 16 channels: dx from filters made again, and from the products p_w[t, d] =
+// dy[t, d] x[t - w, d], rounded to bf16,
 //
-//   low-rank    dz^T = sum_w u_w p_w^T           du_w^T = p_w^T z    ds_w^T = p_w^T 1
-//   head-wise   dz of tap w = p_w 1 by groups                        ds_w^T = p_w^T 1
+//   dz^T = sum_w u_w p_w^T    du_w^T = p_w^T z    ds_w^T = p_w^T 1
 //
 // which take p straight and turned; so x and dy are loaded in both orders. Where matrix i of 8 rows
-// has every fourth token from i on, x of a tap w earlier is the matrix i - w. A kernel may call the
-// parts of a tile in any order.
+// has every fourth token from i on, x of a tap w earlier is the matrix i - w.
 #pragma once
-
-#include <type_traits>
 
 #include "core/cuda/conv_mma_filters.cuh"
 
 namespace convoy::cuda::mma_conv {
 
-constexpr int kDzTile = kTokens * kRanks;  // values of low-rank dz
+constexpr int kDzTile = kTokens * kRanks;  // values of dz
 
-// Low-rank, shared memory also holds u and, of two tiles by turns, what each warp adds to dz.
-template <int Warps, int Sets, bool Headwise>
-struct BackwardBlock : Block<Warps, Sets, Headwise, true> {
-  using Base = Block<Warps, Sets, Headwise, true>;
-  static constexpr int kSets = Sets;
+// Shared memory also holds u and, of two tiles by turns, what each warp adds to dz.
+template <int Warps>
+struct BackwardBlock : Block<Warps, 1, false, true> {
+  using Base = Block<Warps, 1, false, true>;
   static constexpr int kFilters = (Base::kRingBytes + 127) / 128 * 128;  // where u begins
   static constexpr int kSums = kFilters + kTaps * kRanks * Base::kPitch;
   static constexpr int kSumBytes = Warps * kDzTile * 4;  // of a tile
-  static constexpr int kBytes = Headwise ? Base::kRingBytes : kSums + 2 * kSumBytes;
+  static constexpr int kBytes = kSums + 2 * kSumBytes;
 };
 
 // A value that the compiler shall not know, so that what is made of it is made there.
@@ -39,18 +34,13 @@ __device__ inline T unknown(T v) {
 // dx.
 template <class Sizes>
 class InputPart {
-  using Filters = LaneFilters<Sizes::kHeadwise>;
-  static constexpr int kSets = Sizes::kSets;
+  using Filters = LaneFilters<false>;
 
  public:
   // channel0: the block's first.
   __device__ InputPart(const MmaConvCall& call, int channel0)
-      : ranks_(Filters::z_byte(call, channel0, 16 * kSets)) {
-    const int warp_first = channel0 + threadIdx.x / 32 * 16 * kSets;
-#pragma unroll
-    for (int n = 0; n < kSets; ++n) {
-      filters_[n].load(call, warp_first, channel0 + lane_channel<kSets>() + 2 * n);
-    }
+      : ranks_(Filters::z_byte(call, channel0, 16)) {
+    filters_[0].load(call, 0, channel0 + lane_channel<1>());
   }
 
   // first: the tile's first row. Whole, here and below: all of its rows exist, and no tap of theirs
@@ -58,14 +48,14 @@ class InputPart {
   template <bool Whole>
   __device__ void run(const Rows<bf16>& dx, const MmaConvCall& call, int channel0, int first,
                       std::uint32_t memory, unsigned tile, const LaneReach& reach) const {
-    Pairs<kSets> dy[kSeen];
+    Pairs<1> dy[kSeen];
     uint2 z[kOwn - 1];
     ranks_.template load<kOwn - 1>(z, memory + Sizes::kZ, tile);
     column_.load(dy, memory + Sizes::kRowsBytes, tile);
-    const LaneStore<kSets> to(dx, call, channel0, unknown(first));
+    const LaneStore<1> to(dx, call, channel0, unknown(first));
 #pragma unroll
     for (int i = 0; i < kOwn / 2; ++i) {
-      Pairs<kSets> sums[2];
+      Pairs<1> sums[2];
       apply_filters<false, !Whole>(sums, filters_, z, dy, reach, i);
       to.template store<Whole>(i, sums[0]);
       to.template store<Whole>(i + kOwn / 2, sums[1]);
@@ -73,9 +63,9 @@ class InputPart {
   }
 
  private:
-  LaneColumn<kSets, Sizes::kPitch, 0> column_;
+  LaneColumn<1, Sizes::kPitch, 0> column_;
   LaneRanks<Sizes::kZPitch> ranks_;
-  Filters filters_[kSets];
+  Filters filters_[1];
 };
 
 // x and dy straight, as what products of 16 channels and 16 tokens are made of: left operands whose
@@ -104,10 +94,8 @@ class StraightRows {
     }
   };
 
-  // Of 16 channels of the warp, the n-th.
-  __device__ void load(Set& to, std::uint32_t memory, unsigned tile, int n) const {
-    const std::uint32_t own = places_.first(memory, tile) ^ n * 32;
-    const std::uint32_t before = places_.second(memory, tile) ^ n * 32;
+  __device__ void load(Set& to, std::uint32_t memory, unsigned tile) const {
+    const std::uint32_t own = places_.first(memory, tile), before = places_.second(memory, tile);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       load_matrices(to.dy[i], own + Sizes::kRowsBytes + i * 2 * Sizes::kPitch);
@@ -130,7 +118,7 @@ class StraightRows {
   static __device__ unsigned place(int token) {
     const int lane = threadIdx.x % 32;
     return ring_place<Sizes::kPitch>(kLead + lane % 8 * 4 + lane / 16 + token,
-                                     threadIdx.x / 32 * 32 * Sizes::kSets + lane / 8 % 2 * 16);
+                                     threadIdx.x / 32 * 32 + lane / 8 % 2 * 16);
   }
   Places<Sizes::kPitch> places_;
 };
@@ -153,14 +141,13 @@ __device__ inline void load_shared_filters(std::uint32_t u, const MmaConvCall& c
   }
 }
 
-// Low-rank: what the warp's channels add to dz.
+// What the warp's channels add to dz.
 template <class Sizes>
 class RanksPart {
  public:
-  __device__ explicit RanksPart(const MmaConvCall&)
+  __device__ RanksPart()
       : filters_((threadIdx.x % 32 / 16 * 8 + threadIdx.x % 8) * Sizes::kPitch +
-                 ((threadIdx.x / 32 * 32 * Sizes::kSets + threadIdx.x / 8 % 2 * 16) ^
-                  threadIdx.x % 8 * 16)),
+                 ((threadIdx.x / 32 * 32 + threadIdx.x / 8 % 2 * 16) ^ threadIdx.x % 8 * 16)),
         sums_((threadIdx.x / 32 * kDzTile + threadIdx.x % 32 * 4) * 4) {}
 
   // Leaves it as [pair of matrices, half of the ranks, lane, 4], the lanes' accumulators: rows are
@@ -171,21 +158,18 @@ class RanksPart {
     int far[4];
     rows_.template load_reach<Whole>(far, memory, tile);
     float dz[2][2][4] = {};
+    typename StraightRows<Sizes>::Set rows;
+    rows_.load(rows, memory, tile);
 #pragma unroll
-    for (int n = 0; n < Sizes::kSets; ++n) {
-      typename StraightRows<Sizes>::Set rows;
-      rows_.load(rows, memory, tile, n);
+    for (int w = 0; w < kTaps; ++w) {
+      Pair u[4];  // of 8 ranks and 8 channels each
+      load_matrices(u, filters + w * kRanks * Sizes::kPitch);
 #pragma unroll
-      for (int w = 0; w < kTaps; ++w) {
-        Pair u[4];  // of 8 ranks and 8 channels each
-        load_matrices(u, (filters ^ n * 32) + w * kRanks * Sizes::kPitch);
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          Pair p[4];
-          rows.template multiply<Whole>(p, 2 * i, w, far);
-          multiply_add(dz[i][0], p, u[0], u[1]);
-          multiply_add(dz[i][1], p, u[2], u[3]);
-        }
+      for (int i = 0; i < 2; ++i) {
+        Pair p[4];
+        rows.template multiply<Whole>(p, 2 * i, w, far);
+        multiply_add(dz[i][0], p, u[0], u[1]);
+        multiply_add(dz[i][1], p, u[2], u[3]);
       }
     }
 #pragma unroll
@@ -222,65 +206,10 @@ __device__ inline void add_channels(float* to, std::uint32_t sums) {
   store_pack(to + threadIdx.x * kValues, sum);
 }
 
-// Head-wise: dz of the warp's 16 channels, one group or two of 8. Columns of the sums are taps, of
-// the second group from 4 on.
-template <class Sizes>
-class TapsPart {
-  static_assert(Sizes::kSets == 1, "a warp has one group or two");
-
- public:
-  __device__ explicit TapsPart(const MmaConvCall& call) {
-    const int column = threadIdx.x % 32 / 4;
-#pragma unroll
-    for (int q = 0; q < 2; ++q) {
-      const int first = call.rank == 8 ? q * kTaps : 0;
-#pragma unroll
-      for (int w = 0; w < kTaps; ++w) ones_[w][q] = kept(column == first + w ? 0x3f803f80u : 0u);
-    }
-  }
-
-  template <bool Whole>
-  __device__ void run(const Rows<bf16>& dz, const MmaConvCall& call, int channel0, int first,
-                      std::uint32_t memory, unsigned tile) const {
-    int far[4];
-    rows_.template load_reach<Whole>(far, memory, tile);
-    typename StraightRows<Sizes>::Set rows;
-    rows_.load(rows, memory, tile, 0);
-    float sums[2][4] = {};
-#pragma unroll
-    for (int w = 0; w < kTaps; ++w) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        Pair p[4];
-        rows.template multiply<Whole>(p, 2 * i, w, far);
-        multiply_add(sums[i], p, ones_[w][0], ones_[w][1]);
-      }
-    }
-    const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
-    const int channel = channel0 + threadIdx.x / 32 * 16 + c / 2 * 8, row = unknown(first) + 4 * g;
-    if (channel >= call.channels || (c >= 2 && call.rank > 8)) return;
-    bf16* to = dz.row(row) + channel / call.rank * kTaps + c % 2 * 2;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const Pair taps = pack_pair(sums[i / 2][i % 2 * 2], sums[i / 2][i % 2 * 2 + 1]);
-      if (Whole || row + i < call.rows) *reinterpret_cast<Pair*>(to + i * dz.stride) = taps;
-    }
-  }
-
- private:
-  StraightRows<Sizes> rows_;
-  Pair ones_[kTaps][2];  // right operands that send 8 channels' sums to a column
-};
-
-// du (low-rank) and ds of all tiles of a warp, as accumulators: rows g and g + 8 are 16 of the
-// warp's channels, the columns ranks (of both halves) and taps.
-template <int Sets, bool Headwise>
+// du and ds of all tiles of a warp, as accumulators: rows g and g + 8 are the warp's channels, the
+// columns ranks (of both halves) and taps.
 struct WeightSums {
-  float u[Sets][kTaps][2][4], s[Sets][4];
-};
-template <int Sets>
-struct WeightSums<Sets, true> {
-  float s[Sets][4];
+  float u[kTaps][2][4], s[4];
 };
 
 // What the tile adds to du and ds.
@@ -293,48 +222,39 @@ class WeightPart {
                                             threadIdx.x % 32 / 8 * Sizes::kZPitch))) {}
 
   template <bool Whole>
-  __device__ void run(WeightSums<Sizes::kSets, Sizes::kHeadwise>& sums, std::uint32_t memory,
-                      unsigned tile, const LaneReach& reach) const {
-    Pair z[2][4];  // of 8 ranks
+  __device__ void run(WeightSums& sums, std::uint32_t memory, unsigned tile,
+                      const LaneReach& reach) const {
+    Pair x[2][2][4], dy[2][4], z[2][4];  // of 8 channels: 4 tokens before, own; of 8 ranks
     const std::uint32_t own = rows_.first(memory, tile), before = rows_.second(memory, tile);
-    if constexpr (!Sizes::kHeadwise) {
-      const std::uint32_t z_rows = ring_at<Sizes::kZPitch>(memory + Sizes::kZ, ranks_, tile);
-      load_matrices_transposed(z[0], z_rows);
-      load_matrices_transposed(z[1], z_rows ^ 16);
+    const std::uint32_t z_rows = ring_at<Sizes::kZPitch>(memory + Sizes::kZ, ranks_, tile);
+#pragma unroll
+    for (int q = 0; q < 2; ++q) load_matrices_transposed(z[q], z_rows ^ q * 16);
+#pragma unroll
+    for (int q = 0; q < 2; ++q) {
+      load_matrices_transposed(x[q][0], before ^ q * 16);
+      load_matrices_transposed(x[q][1], own ^ q * 16);
+      load_matrices_transposed(dy[q], (own ^ q * 16) + Sizes::kRowsBytes);
     }
 #pragma unroll
-    for (int n = 0; n < Sizes::kSets; ++n) {
-      Pair x[2][2][4], dy[2][4];  // of 8 channels: 4 tokens before, own
+    for (int w = 0; w < kTaps; ++w) {
+      const Pair ones = threadIdx.x % 32 / 4 == w ? 0x3f803f80u : 0u;
 #pragma unroll
-      for (int q = 0; q < 2; ++q) {
-        const int piece = n * 32 + q * 16;
-        load_matrices_transposed(x[q][0], before ^ piece);
-        load_matrices_transposed(x[q][1], own ^ piece);
-        load_matrices_transposed(dy[q], (own ^ piece) + Sizes::kRowsBytes);
-      }
+      for (int k = 0; k < 4; k += 2) {
+        Pair p[4];
 #pragma unroll
-      for (int w = 0; w < kTaps; ++w) {
-        const Pair ones = threadIdx.x % 32 / 4 == w ? 0x3f803f80u : 0u;
-#pragma unroll
-        for (int k = 0; k < 4; k += 2) {
-          Pair p[4];
-#pragma unroll
-          for (int i = k; i < k + 2; ++i) {
-            Pair mask = ~0u;
-            if (!Whole) {
-              mask = (reach.sees(i, w) ? 0xffffu : 0u) | (reach.sees(i + 4, w) ? 0xffff0000u : 0u);
-            }
-#pragma unroll
-            for (int q = 0; q < 2; ++q) {
-              p[2 * (i - k) + q] = multiply_pairs(dy[q][i], x[q][i >= w][(i - w) & 3]) & mask;
-            }
+        for (int i = k; i < k + 2; ++i) {
+          Pair mask = ~0u;
+          if (!Whole) {
+            mask = (reach.sees(i, w) ? 0xffffu : 0u) | (reach.sees(i + 4, w) ? 0xffff0000u : 0u);
           }
-          if constexpr (!Sizes::kHeadwise) {
-            multiply_add(sums.u[n][w][0], p, z[0][k], z[0][k + 1]);
-            multiply_add(sums.u[n][w][1], p, z[1][k], z[1][k + 1]);
+#pragma unroll
+          for (int q = 0; q < 2; ++q) {
+            p[2 * (i - k) + q] = multiply_pairs(dy[q][i], x[q][i >= w][(i - w) & 3]) & mask;
           }
-          multiply_add(sums.s[n], p, ones, ones);
         }
+        multiply_add(sums.u[w][0], p, z[0][k], z[0][k + 1]);
+        multiply_add(sums.u[w][1], p, z[1][k], z[1][k + 1]);
+        multiply_add(sums.s, p, ones, ones);
       }
     }
   }
@@ -343,69 +263,58 @@ class WeightPart {
   // Of the row whose address the lane 8 i + k gives: the i-th of four, a number of tokens further.
   static __device__ unsigned place(int token) {
     return ring_place<Sizes::kPitch>(kLead + threadIdx.x % 8 * 4 + threadIdx.x % 32 / 8 + token,
-                                     threadIdx.x / 32 * 32 * Sizes::kSets);
+                                     threadIdx.x / 32 * 32);
   }
   Places<Sizes::kPitch> rows_;
   int ranks_;
 };
 
-// partial [1 + rank, width, channels] of one chunk: ds, then du; head-wise ds alone.
-template <int Sets, bool Headwise>
-__device__ inline void store_weights(float* partial, const WeightSums<Sets, Headwise>& sums,
+// partial [1 + rank, width, channels] of one chunk: ds, then du.
+__device__ inline void store_weights(float* partial, const WeightSums& sums,
                                      const MmaConvCall& call, int channel0) {
   const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
   const std::int64_t channels = call.channels;
 #pragma unroll
-  for (int n = 0; n < Sets; ++n) {
+  for (int i = 0; i < 4; ++i) {
+    const int channel = channel0 + threadIdx.x / 32 * 16 + i / 2 * 8 + g;
+    const int column = 2 * c + i % 2;
+    const bool there = channel < call.channels;
+    if (there && column < call.width) partial[column * channels + channel] = sums.s[i];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int channel = channel0 + (threadIdx.x / 32 * Sets + n) * 16 + i / 2 * 8 + g;
-      const int column = 2 * c + i % 2;
-      const bool there = channel < call.channels;
-      if (there && column < call.width) partial[column * channels + channel] = sums.s[n][i];
-      if constexpr (!Headwise) {
+    for (int half = 0; half < 2; ++half) {
+      const int rank = half * 8 + column;
+      float* to = partial + (1 + rank) * call.width * channels + channel;
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int rank = half * 8 + column;
-          float* to = partial + (1 + rank) * call.width * channels + channel;
-#pragma unroll
-          for (int w = 0; w < kTaps; ++w) {
-            if (there && rank < call.rank && w < call.width)
-              to[w * channels] = sums.u[n][w][half][i];
-          }
-        }
+      for (int w = 0; w < kTaps; ++w) {
+        if (there && rank < call.rank && w < call.width) to[w * channels] = sums.u[w][half][i];
       }
     }
   }
 }
 
-// dz_partial [channel blocks, tiles, kDzTile], weight_partial [chunks, 1 + rank, width, channels],
-// or head-wise [chunks, width, channels].
+// dz_partial [channel blocks, tiles, kDzTile], weight_partial [chunks, 1 + rank, width, channels].
 struct BackwardTargets {
   Rows<bf16> dx, dz;
   float *dz_partial, *weight_partial;
 };
 
 // All of a block of threads, whose channels are the stripe-th and whose rows the chunk-th of the
-// call: dx and head-wise dz, and the partial sums of low-rank dz, du and ds. shared: of
-// Sizes::kBytes.
+// call: dx, and the partial sums of dz, du and ds. shared: of Sizes::kBytes.
 template <class Sizes, bool Input, bool Weight>
 __device__ inline void backward_block(const BackwardTargets& to, const MmaConvCall& call,
                                       unsigned stripe, unsigned chunk, const char* shared) {
-  constexpr bool kHeadwise = Sizes::kHeadwise;
-  constexpr bool kRanksPart = Input && !kHeadwise, kTapsPart = Input && kHeadwise;
   const std::uint32_t memory = shared_address(shared);
   const int channel0 = static_cast<int>(stripe) * Sizes::kChannels;
   const std::int64_t first = chunk * call.chunk_rows;
   const unsigned tiles = static_cast<unsigned>(
       ceil_div<std::int64_t>(min(call.chunk_rows, call.rows - first), kTokens));
-  if (kRanksPart) load_shared_filters<Sizes>(memory + Sizes::kFilters, call, channel0);
+  if (Input) load_shared_filters<Sizes>(memory + Sizes::kFilters, call, channel0);
   RowLoader<Sizes, true> loader(memory, call, channel0, first);
   for (int block = 0; block < 3; ++block) loader.next();
   const InputPart<Sizes> input(call, channel0);
-  const std::conditional_t<kHeadwise, TapsPart<Sizes>, RanksPart<Sizes>> dz(call);
+  const RanksPart<Sizes> ranks;
   const WeightPart<Sizes> weight;
-  WeightSums<Sizes::kSets, kHeadwise> sums = {};
+  WeightSums sums = {};
   const auto dz_sums = [&](unsigned tile) {
     return memory + Sizes::kSums + tile % 2 * Sizes::kSumBytes;
   };
@@ -416,7 +325,7 @@ __device__ inline void backward_block(const BackwardTargets& to, const MmaConvCa
   };
   for (unsigned tile = 0; tile < tiles; ++tile) {
     const bool whole = loader.arrive(tile);
-    if (kRanksPart && tile > 0) finish_dz(tile - 1);
+    if (Input && tile > 0) finish_dz(tile - 1);
     const int row = static_cast<int>(first + tile * kTokens);
     // The parts meet as a warp, so that the compiler does not mix them and run out of registers.
     const auto run = [&]<bool Whole>() {
@@ -424,8 +333,7 @@ __device__ inline void backward_block(const BackwardTargets& to, const MmaConvCa
       if (!Whole) reach.load(memory + Sizes::kReach, tile);
       if (Input) input.template run<Whole>(to.dx, call, channel0, row, memory, tile, reach);
       __syncwarp();
-      if constexpr (kRanksPart) dz.template run<Whole>(dz_sums(tile), memory, tile);
-      if constexpr (kTapsPart) dz.template run<Whole>(to.dz, call, channel0, row, memory, tile);
+      if (Input) ranks.template run<Whole>(dz_sums(tile), memory, tile);
       __syncwarp();
       if (Weight) weight.template run<Whole>(sums, memory, tile, reach);
     };
@@ -436,14 +344,13 @@ __device__ inline void backward_block(const BackwardTargets& to, const MmaConvCa
     }
   }
   wait_copies<0>();
-  if (kRanksPart) {
+  if (Input) {
     __syncthreads();
     finish_dz(tiles - 1);
   }
   if (Weight) {
-    const std::int64_t taps_count = call.width * std::int64_t{call.channels};
-    store_weights(to.weight_partial + chunk * (kHeadwise ? 1 : 1 + call.rank) * taps_count, sums,
-                  call, channel0);
+    const std::int64_t taps = call.width * std::int64_t{call.channels};
+    store_weights(to.weight_partial + chunk * (1 + call.rank) * taps, sums, call, channel0);
   }
 }
 

@@ -10,6 +10,7 @@ namespace {
 using namespace mma_conv;
 
 constexpr int kWarps = 4, kSets = 2;  // of a block, of a warp
+constexpr int kResident = 3;          // blocks an SM
 
 template <bool Headwise, bool Adds>
 class ForwardPart {
@@ -64,9 +65,8 @@ class ForwardPart {
   LaneFilters<Headwise> filters_[kSets];
 };
 
-// Resident: blocks an SM.
-template <bool Headwise, bool Adds, int Resident>
-__global__ void __launch_bounds__(32 * kWarps, Resident)
+template <bool Headwise, bool Adds>
+__global__ void __launch_bounds__(32 * kWarps, kResident)
     forward_kernel(Rows<bf16> y, const __grid_constant__ MmaConvCall call) {
   using Part = ForwardPart<Headwise, Adds>;
   using Sizes = typename Part::Sizes;
@@ -92,12 +92,12 @@ __global__ void __launch_bounds__(32 * kWarps, Resident)
   wait_copies<0>();
 }
 
-template <bool Headwise, bool Adds, int Resident>
+template <bool Headwise, bool Adds>
 void forward(const ConvCall& call, const Tensor& y, const Tensor& x, const Tensor& addend) {
   using Sizes = typename ForwardPart<Headwise, Adds>::Sizes;
-  const MmaConvCall c = describe(call, x, addend, Sizes::kChannels, 132 * Resident);
-  launch_overlapped(forward_kernel<Headwise, Adds, Resident>, grid_of(c, Sizes::kChannels),
-                    Sizes::kThreads, Sizes::kRingBytes, call.stream, rows_of<bf16>(y), c);
+  const MmaConvCall c = describe(call, x, addend, Sizes::kChannels, 132 * kResident);
+  launch_overlapped(forward_kernel<Headwise, Adds>, grid_of(c, Sizes::kChannels), Sizes::kThreads,
+                    Sizes::kRingBytes, call.stream, rows_of<bf16>(y), c);
 }
 
 }  // namespace
@@ -105,15 +105,9 @@ void forward(const ConvCall& call, const Tensor& y, const Tensor& x, const Tenso
 bool mma_conv_forward(const ConvCall& call, Tensor y, Tensor x) {
   if (!takes(call, {x, y})) return false;
   if (call.shape.kind == FilterKind::headwise) {
-    if (std::getenv("CONV_FWD3")) {
-      forward<true, false, 3>(call, y, x, {});
-    } else {
-      forward<true, false, 4>(call, y, x, {});
-    }
-  } else if (std::getenv("CONV_FWD4")) {
-    forward<false, false, 4>(call, y, x, {});
+    forward<true, false>(call, y, x, {});
   } else {
-    forward<false, false, 3>(call, y, x, {});
+    forward<false, false>(call, y, x, {});
   }
   return true;
 }
@@ -123,9 +117,9 @@ bool mma_conv_forward_add(const ConvCall& call, Tensor sum, Tensor x, Tensor add
   const bool made = kind == FilterKind::headwise || kind == FilterKind::lowrank;
   if (!made || !takes(call, {x, sum, addend})) return false;
   if (kind == FilterKind::headwise) {
-    forward<true, true, 3>(call, sum, x, addend);
+    forward<true, true>(call, sum, x, addend);
   } else {
-    forward<false, true, 3>(call, sum, x, addend);
+    forward<false, true>(call, sum, x, addend);
   }
   return true;
 }

@@ -51,7 +51,6 @@ struct MmaConvCall {
 template <int Warps, int Sets, bool Headwise, bool Backward>
 struct Block {
   static constexpr bool kHeadwise = Headwise;
-  static constexpr bool kReadOnce = true;
   static constexpr bool kWholePacks = false;  // promised: rows and z move in packs of 16 bytes
   static constexpr int kThreads = 32 * Warps, kLoaders = kThreads;
   static constexpr int kChannels = 16 * Sets * Warps;
@@ -313,11 +312,7 @@ class RowLoader {
         const bool there = inside_ && (Whole || has(row() + i));
         const std::uint64_t from = Whole || there ? address_after(first, stride, i) : column;
         const std::uint32_t pack = (to ^ piece_swap(i)) + i * Sizes::kPitch + ring;
-        if constexpr (Sizes::kReadOnce) {
-          copy_once_ahead(pack, reinterpret_cast<const void*>(from), there);
-        } else {
-          copy_ahead(pack, reinterpret_cast<const void*>(from), there);
-        }
+        copy_once_ahead(pack, reinterpret_cast<const void*>(from), there);
       }
     } else {
 #pragma unroll
