@@ -1,13 +1,10 @@
 // Cross-entropy and its gradient with the logits read once. A row lies in the shared memory of a
 // cluster of blocks between its two passes: maximum and sum of exponentials, then the gradient,
-// which overwrites it. The blocks of a cluster have a run of columns each; their warps tell each
-// other their two numbers through shared memory. A cluster goes from row to row. Each thread copies
-// ahead into slots of its own what it will need of the next row, and between a row's passes comes
-// the first pass of the next one, so that memory and arithmetic are busy while the blocks wait for
-// each other.
+// which overwrites it. The blocks of a cluster have a run of columns each; their warps send each
+// other their two numbers. A cluster goes from row to row. Each thread copies ahead into slots of
+// its own what it will need of the next row, and between a row's passes comes the first pass of the
+// next one, so that memory and arithmetic are busy while the letters are on their way.
 #include <cooperative_groups.h>
-
-#include <cstdlib>
 
 #include "core/cuda/cluster_messages.cuh"
 #include "core/cuda/cuda_backend.h"
@@ -24,6 +21,8 @@ namespace {
 constexpr int kMostThreads = 512;
 constexpr int kMostBlocks = 8;  // of a cluster; what every card that has clusters can do
 constexpr int kMostHeld = 4;    // packs of a thread; more do not fit beside two blocks a processor
+constexpr int kRowsAhead = 1;
+constexpr int kStages = kRowsAhead + 2;  // also the row before, of which the second pass is due
 constexpr int kPackBytes = 16;
 [[maybe_unused]] constexpr int kMostWarps = kMostThreads / kWarp;
 
@@ -55,19 +54,6 @@ class ExponentialBelow {
  private:
   float offset_;
 };
-
-// The barrier of a cluster in two halves; what was written before the first is seen after the
-// second.
-[[maybe_unused]] __device__ inline void arrive_at_cluster() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-#endif
-}
-[[maybe_unused]] __device__ inline void wait_for_cluster() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
-}
 
 template <class T, int V>
 __device__ inline Wide<T> largest_of(const Pack<T, V>& pack) {
@@ -232,13 +218,12 @@ class RowPart {
   int threads_, thread_, first_column_, packs_;
 };
 
-// Of row i the first pass comes in turn i, the second in turn i + 1, between the halves of the
-// barrier behind the first pass of the next row.
-template <class T, int V, int Held, int Ahead, bool Letters>
+// Of row i the first pass comes in turn i, the second in turn i + 1, while the letters of the next
+// row's first pass are on their way.
+template <class T, int V, int Held>
 __global__ void __launch_bounds__(kMostThreads, 2) cross_entropy_kernel(const LossCall<T> call) {
 #if __CUDA_ARCH__ >= 900
   using W = Wide<T>;
-  constexpr int kStages = Ahead + 2;
   extern __shared__ uint4 slots[];
   __shared__ PartOfSoftmax<W> parts[2][kMostBlocks * kMostWarps];
   __shared__ LetterBox boxes[2];
@@ -251,8 +236,8 @@ __global__ void __launch_bounds__(kMostThreads, 2) cross_entropy_kernel(const Lo
 
   wait_for_previous();
   const RowPart<T, V, Held> part(call, slots, block);
-  for (int ahead = 0; ahead < Ahead; ++ahead) part.copy(first + ahead * step, ahead);
-  if (Letters && threadIdx.x == 0) open_letter_box(&boxes[0]), open_letter_box(&boxes[1]);
+  for (int ahead = 0; ahead < kRowsAhead; ++ahead) part.copy(first + ahead * step, ahead);
+  if (threadIdx.x == 0) open_letter_box(&boxes[0]), open_letter_box(&boxes[1]);
   if (blocks > 1) cluster.sync();  // all blocks are there to be written to
   int stage = 0, parity = 0, odd_turn = 0;
   std::int32_t target = 0;
@@ -263,11 +248,11 @@ __global__ void __launch_bounds__(kMostThreads, 2) cross_entropy_kernel(const Lo
     std::int32_t next_target = 0;
     if (row < call.rows) {
       next_target = call.targets[row];
-      part.copy(row + Ahead * step, (stage + Ahead) % kStages);
-      wait_copies<Ahead>();
+      part.copy(row + kRowsAhead * step, (stage + kRowsAhead) % kStages);
+      wait_copies<kRowsAhead>();
       const PartOfSoftmax<W> own = part.sums(stage);
       PartOfSoftmax<W>* const place = &parts[parity][block * warps + warp];
-      if (Letters && blocks > 1) {
+      if (blocks > 1) {
         if (threadIdx.x == 0) {
           expect_letters(&boxes[parity], blocks * warps * static_cast<int>(sizeof own));
         }
@@ -276,12 +261,9 @@ __global__ void __launch_bounds__(kMostThreads, 2) cross_entropy_kernel(const Lo
         *cluster.map_shared_rank(place, lane) = own;
       }
     }
-    if (!Letters && blocks > 1) arrive_at_cluster();
     if (!first_turn) part.finish(row - step, (stage + kStages - 1) % kStages, target, whole);
     if (blocks == 1) {
       __syncthreads();
-    } else if (!Letters) {
-      wait_for_cluster();
     } else if (row < call.rows) {
       wait_for_letters(&boxes[parity], odd_turn);
     }
@@ -309,16 +291,16 @@ Division divide(std::int64_t columns) {
 }
 
 // As many clusters as the card holds at once, each for its share of the rows.
-template <class T, int V, int Held, int Ahead, bool Letters>
+template <class T, int V, int Held>
 void launch(cudaStream_t stream, const Division& division, const LossCall<T>& call) {
-  const auto kernel = cross_entropy_kernel<T, V, Held, Ahead, Letters>;
+  const auto kernel = cross_entropy_kernel<T, V, Held>;
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
   attributes[0].val.clusterDim.x = static_cast<unsigned>(division.blocks);
   attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
   attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[1].val.programmaticStreamSerializationAllowed = 1;
-  const int shared = (Ahead + 2) * Held * division.threads * kPackBytes;
+  const int shared = kStages * Held * division.threads * kPackBytes;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(division.blocks));
   config.blockDim = dim3(static_cast<unsigned>(division.threads));
@@ -347,15 +329,8 @@ bool run(cudaStream_t stream, const Tensor& losses, const Tensor& statistics, co
                          rows_of<T>(logits),      targets.data<std::int32_t>(),
                          logits.rows(),           static_cast<int>(logits.cols()),
                          division.packs_of_block, KernelScalar<Wide<T>>(scale)};
-  static const char* const variant = std::getenv("CONVOY_LOSS");
-  const char wanted = variant == nullptr ? '0' : *variant;
-  const auto launch_with = [&]<int Ahead, bool Letters>() {
-    division.held == 2 ? launch<T, V, 2, Ahead, Letters>(stream, division, call)
-                       : launch<T, V, kMostHeld, Ahead, Letters>(stream, division, call);
-  };
-  if (wanted == '0') launch_with.template operator()<1, true>();
-  if (wanted == '1') launch_with.template operator()<1, false>();
-  if (wanted == '2') launch_with.template operator()<2, true>();
+  division.held == 2 ? launch<T, V, 2>(stream, division, call)
+                     : launch<T, V, kMostHeld>(stream, division, call);
   return true;
 }
 

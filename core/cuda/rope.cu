@@ -4,7 +4,6 @@
 // shared memory, so that device memory is busy while it turns and stores; no thread waits for
 // another.
 #include <cmath>
-#include <cstdlib>
 
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/elements.cuh"
@@ -18,6 +17,8 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kPackBytes = 16;
+constexpr int kHeadsAhead = 3;
+constexpr int kStages = kHeadsAhead + 1;
 
 // The turns of V pairs.
 template <class W, int V>
@@ -99,9 +100,8 @@ class PairsAhead {
   int head_ = 0;
 };
 
-template <class T, int V, int Ahead>
+template <class T, int V>
 __global__ void __launch_bounds__(kThreads, 4) rope_ahead_kernel(const RopeCall<T, V> call) {
-  constexpr int kStages = Ahead + 1;
   extern __shared__ uint4 slots[];  // [stage, side, thread]
   wait_for_previous();
   const std::uint32_t step = gridDim.x * kThreads;
@@ -112,14 +112,14 @@ __global__ void __launch_bounds__(kThreads, 4) rope_ahead_kernel(const RopeCall<
     return shared_address(slots) + (stage * 2 * kThreads + threadIdx.x) * kPackBytes;
   };
 #pragma unroll
-  for (int k = 0; k < Ahead; ++k) pairs.copy_next(slot(k));
+  for (int k = 0; k < kHeadsAhead; ++k) pairs.copy_next(slot(k));
   int stage = 0;
   for (; unit < call.units; unit += step) {
     T* place = call.place(unit);
     const auto turns = call.turns(unit);
     for (int head = 0; head < call.heads; ++head, place += 2 * call.half) {
-      pairs.copy_next(slot((stage + Ahead) % kStages));
-      wait_copies<Ahead>();
+      pairs.copy_next(slot((stage + kHeadsAhead) % kStages));
+      wait_copies<kHeadsAhead>();
       const uint4 left_bits = load_shared16(slot(stage)),
                   right_bits = load_shared16(slot(stage) + kThreads * kPackBytes);
       Pack<T, V> left, right;
@@ -150,10 +150,10 @@ __global__ void __launch_bounds__(kThreads) rope_kernel(const RopeCall<T, 1> cal
   }
 }
 
-template <class T, int V, int Ahead>
+template <class T, int V>
 void turn_ahead(cudaStream_t stream, const RopeCall<T, V>& call) {
-  const auto kernel = rope_ahead_kernel<T, V, Ahead>;
-  constexpr int kShared = (Ahead + 1) * 2 * kThreads * kPackBytes;
+  const auto kernel = rope_ahead_kernel<T, V>;
+  constexpr int kShared = kStages * 2 * kThreads * kPackBytes;
   CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared));
   const unsigned blocks =
       resident_blocks(kernel, kThreads, kShared, ceil_div<std::int64_t>(call.units, kThreads));
@@ -177,9 +177,7 @@ void turn_rows(cudaStream_t stream, const Tensor& x, const Tensor& positions, in
                       static_cast<unsigned>(ceil_div<std::int64_t>(units, kThreads)), kThreads, 0,
                       stream, call);
   } else {
-    static const char* const variant = std::getenv("CONVOY_ROPE");
-    if (variant != nullptr) return turn_ahead<T, V, 6>(stream, call);
-    turn_ahead<T, V, 3>(stream, call);
+    turn_ahead(stream, call);
   }
 }
 
