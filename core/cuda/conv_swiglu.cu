@@ -20,7 +20,8 @@ struct SwigluCall {
   Rows<bf16> dgate, dup;
 };
 
-// Gate's ring and up's, each filled by half of the block; behind them dy's, and static taps of both.
+// Gate's ring and up's, each filled by half of the block; behind them dy's, and static taps of
+// both.
 template <bool Backward>
 struct Memory : Block<kWarps, 1, false, false> {
   static constexpr bool kWholePacks = true;
