@@ -223,7 +223,7 @@ void cuda::PieceTable::fill(Identity identity, const void* pieces, std::int64_t 
   device_ = nullptr;
   const std::size_t bytes = static_cast<std::size_t>(count) * bytes_of_one;
   CUDA_CHECK(cudaMalloc(&device_, bytes));
-  CUDA_CHECK(cudaMemcpy(device_, pieces, bytes, cudaMemcpyHostToDevice));
+  copy_to_device(device_, pieces, bytes, stream_);
   identity_ = std::move(identity);
   size_ = count;
   ++fills_;

@@ -214,7 +214,7 @@ const double* CudaBackend::rope_frequencies(std::int64_t head_width, double thet
   void* data = nullptr;
   CUDA_CHECK(cudaMalloc(&data, host.size() * sizeof(double)));
   held = static_cast<double*>(data);
-  CUDA_CHECK(cudaMemcpy(held, host.data(), host.size() * sizeof(double), cudaMemcpyHostToDevice));
+  cuda::copy_to_device(held, host.data(), host.size() * sizeof(double), stream_);
   return held;
 }
 
