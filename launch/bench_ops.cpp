@@ -60,11 +60,6 @@ class OperationBench {
         shape_(concat(setup.sequences, 'x', setup.length, 'x', setup.channels)) {}
 
   std::vector<OpMeasurement> run() {
-    if (std::getenv("CONVOY_FUSED_VARIANT") != nullptr) {
-      for (const bool normed : {false, true}) attention_inputs(normed);
-      convolutions_with_neighbours();
-      return std::move(results_);
-    }
     for (const FilterKind kind : {FilterKind::fixed, FilterKind::headwise, FilterKind::lowrank}) {
       convolution({kind, 4, 16, 16, true});
     }

@@ -5,8 +5,6 @@
 // Backward, q and k with a norm: RoPE and the norm back in one pass, which makes the convolution's
 // output again instead of reading it (as many bytes, and the forward pass need not write it); the
 // convolutions' own backward passes follow. Where there is no norm, RoPE back is a pass in place.
-#include <cstdlib>
-
 #include "core/cuda/conv_mma_heads.cuh"
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/partial_sums.cuh"
@@ -18,14 +16,7 @@ namespace {
 using namespace mma_conv;
 
 constexpr int kMostInputs = 3;
-int variant() {
-  static const char* value = std::getenv("CONVOY_FUSED_VARIANT");
-  return value == nullptr ? 0 : std::atoi(value);
-}
-int resident(bool backward) {
-  if (backward) return variant() == 0 ? 3 : 2;
-  return variant() % 3 == 0 ? 4 : 3;
-}
+constexpr int resident(bool backward) { return backward ? 2 : 3; }  // blocks an SM
 
 struct Input {
   MmaConvCall conv;
@@ -50,9 +41,9 @@ struct InputsCall {
 };
 
 // A lane's four channels of one of the inputs.
-template <bool Backward, int Stages>
+template <bool Backward>
 class InputPart {
-  using Memory = HeadBlock<Backward, Stages>;
+  using Memory = HeadBlock<Backward>;
   using Values = float[kOwn][2];
 
  public:
@@ -86,19 +77,8 @@ class InputPart {
         constants_.template rotate<false>(lower, upper, memory + Memory::kPositions, tile);
       }
     }
-    if constexpr (Stages > 0) {
-      if (Stages == 1 && !Backward && input_.norm == nullptr) __syncthreads();
-      const std::uint32_t stage =
-          memory + Memory::kStages + (Stages < 2 ? 0 : tile % 2 * Memory::kTile);
-#pragma unroll
-      for (int i = 0; lane_.inside && i < kOwn; ++i) {
-        lower_.stage(stage, i, pack_pair(lower[i][0], lower[i][1]));
-        upper_.stage(stage, i, pack_pair(upper[i][0], upper[i][1]));
-      }
-    } else {
-      store<Whole>(lower, lane_.lower, first);
-      store<Whole>(upper, lane_.upper(), first);
-    }
+    store<Whole>(lower, lane_.lower, first);
+    store<Whole>(upper, lane_.upper(), first);
   }
 
   // The block's share of the norm's gradient, a row a head.
@@ -224,10 +204,10 @@ class InputPart {
   float dnorm_[2][2] = {};
 };
 
-template <bool Backward, int Resident, int Stages>
-__global__ void __launch_bounds__(kHeadThreads, Resident)
+template <bool Backward>
+__global__ void __launch_bounds__(kHeadThreads, resident(Backward))
     inputs_kernel(const __grid_constant__ InputsCall call) {
-  using Memory = HeadBlock<Backward, Stages>;
+  using Memory = HeadBlock<Backward>;
   extern __shared__ __align__(1024) char bytes[];
   wait_for_previous();
   allow_next();
@@ -244,17 +224,10 @@ __global__ void __launch_bounds__(kHeadThreads, Resident)
     loader.next();
   };
   for (unsigned block = 0; block < 3; ++block) next(block);
-  InputPart<Backward, Stages> part(call, input, memory, channel0);
-  const auto store = [&](unsigned tile) {
-    StagedTile<Memory>::store(
-        memory + Memory::kStages + (Stages < 2 ? 0 : tile % 2 * Memory::kTile), input.y, input.conv,
-        channel0, call.block_channels(), static_cast<int>(first + tile * kTokens));
-  };
-  unsigned tile = 0;
-  for (; first + tile * kTokens < end; ++tile) {
+  InputPart<Backward> part(call, input, memory, channel0);
+  for (unsigned tile = 0; first + tile * kTokens < end; ++tile) {
     const bool whole = loader.wait(tile);
     next(tile + 3);
-    if (Stages > 0 && tile > 0) store(tile - 1);
     const int tile_first = static_cast<int>(first + tile * kTokens);
     if (whole) {
       part.template run<true>(memory, tile, tile_first);
@@ -263,10 +236,6 @@ __global__ void __launch_bounds__(kHeadThreads, Resident)
     }
   }
   wait_copies<0>();
-  if (Stages > 0) {
-    __syncthreads();
-    store(tile - 1);
-  }
   if constexpr (Backward) part.store_norm_gradient();
 }
 
@@ -327,18 +296,11 @@ class InputsLaunch {
   Input& input(int i) { return call_.input[i]; }
   int count() const { return call_.count; }
 
-  template <bool Backward, int Resident, int Stages>
-  void run_as(cudaStream_t stream) const {
-    const dim3 grid(static_cast<unsigned>(blocks_), static_cast<unsigned>(chunks()));
-    launch_overlapped(inputs_kernel<Backward, Resident, Stages>, grid, kHeadThreads,
-                      HeadBlock<Backward, Stages>::kBytes, stream, call_);
-  }
   template <bool Backward>
   void run(cudaStream_t stream) const {
-    if (variant() == 0) run_as<Backward, Backward ? 3 : 4, 0>(stream);
-    if (variant() == 1) run_as<Backward, Backward ? 2 : 3, 0>(stream);
-    if (variant() == 2) run_as<Backward, Backward ? 2 : 3, 2>(stream);
-    if (variant() == 3) run_as<Backward, Backward ? 2 : 4, 1>(stream);
+    const dim3 grid(static_cast<unsigned>(blocks_), static_cast<unsigned>(chunks()));
+    launch_overlapped(inputs_kernel<Backward>, grid, kHeadThreads, HeadBlock<Backward>::kBytes,
+                      stream, call_);
   }
 
  private:

@@ -204,10 +204,6 @@ class LanePair {
   __device__ void load_own(Pairs<1> (&to)[kOwn], std::uint32_t rows, unsigned tile) const {
     column_.load_own(to, rows, tile);
   }
-  // Puts what the pair gives of token i into a StagedTile.
-  __device__ void stage(std::uint32_t stage, int i, Pair pair) const {
-    store_shared4(column_.staged(stage, i), pair);
-  }
 
  private:
   std::uint32_t s_;

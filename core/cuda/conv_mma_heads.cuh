@@ -16,16 +16,14 @@ constexpr int kHalfChannels = 16 * kHeadWarps;  // lower ones of a block, as man
 
 // A block of 128 channels, of which whole heads are used; behind its ring positions, sums over
 // heads, and static taps of lower and upper channels.
-template <bool Backward, int Stages>
+template <bool Backward>
 struct HeadBlock : Block<kHeadWarps, 2, false, Backward> {
   using Base = Block<kHeadWarps, 2, false, Backward>;
   static constexpr bool kWholePacks = true;
   static constexpr int kPositions = Base::kRingBytes;
   static constexpr int kHeadSums = kPositions + kRing * 4;
   static constexpr int kStatic = kHeadSums + kHeadWarps * kTokens * 4;
-  static constexpr int kStages = kStatic + 2 * kHeadWarps * LanePair<Base::kPitch>::kStaticBytes;
-  static constexpr int kTile = kTokens * Base::kPitch;
-  static constexpr int kBytes = kStages + Stages * kTile;  // tile by tile by turns
+  static constexpr int kBytes = kStatic + 2 * kHeadWarps * LanePair<Base::kPitch>::kStaticBytes;
 };
 
 // A lane's channels, of the block: two from `lower` on, in the lower half of a head of 2 `half`

@@ -145,10 +145,6 @@ class LaneColumn {
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) to[i] = load_row(own, i);
   }
-  // Of one pair: where the lane's token i of a StagedTile lies.
-  __device__ std::uint32_t staged(std::uint32_t stage, int i) const {
-    return (places_.first(stage - kLead * Pitch, 0) ^ piece_swap(i)) + i * Pitch;
-  }
 
  private:
   // Of a row whose lowest three bits are zeros.
@@ -406,30 +402,6 @@ class LaneStore {
   int left_;
   bool inside_;
   char* to_;
-};
-
-// A tile of outputs in shared memory on its way to device memory, in rows of `Pitch` bytes as those
-// of a ring: lanes put their pairs there, and behind the next barrier whole packs go out, so that a
-// row is written in one piece.
-template <class Sizes>
-struct StagedTile {
-  static constexpr int kBytes = kTokens * Sizes::kPitch;
-
-  // The block's first `width` channels, from channel0 of the tensor on, of rows first and on.
-  static __device__ void store(std::uint32_t stage, const Rows<bf16>& to, const MmaConvCall& call,
-                               int channel0, int width, int first) {
-    constexpr int kPacks = Sizes::kPitch / 16, kStep = Sizes::kThreads / kPacks;
-    const int row = threadIdx.x / kPacks, pack = threadIdx.x % kPacks;
-    const bool inside = pack * 8 < width && channel0 + pack * 8 < call.channels;
-    const int left = static_cast<int>(call.rows) - first;
-    bf16* const at = to.row(first + row) + channel0 + pack * 8;
-#pragma unroll
-    for (int i = 0; i < kTokens; i += kStep) {
-      const int swap = piece_swap(kLead + row + i);
-      const uint4 eight = load_shared16(stage + (row + i) * Sizes::kPitch + ((pack * 16) ^ swap));
-      if (inside && row + i < left) __stcs(reinterpret_cast<uint4*>(at + i * to.stride), eight);
-    }
-  }
 };
 
 // Whether the kernels take a call whose rows lie in `tensors`.

@@ -2,8 +2,6 @@
 // have a ring each, and a lane convolves the same two channels of both (conv_mma_rows.cuh), so that
 // they meet in its registers. Neither is stored: the backward pass makes them again from what was
 // convolved, which takes as many bytes as reading them.
-#include <cstdlib>
-
 #include "core/cuda/conv_mma_filters.cuh"
 #include "core/cuda/cuda_backend.h"
 
@@ -13,12 +11,8 @@ namespace {
 
 using namespace mma_conv;
 
-constexpr int kWarps = 4;  // of a block
-// Blocks an SM. Backward, dy comes in a ring where three are resident, else straight.
-int variant() {
-  static const char* value = std::getenv("CONVOY_FUSED_VARIANT");
-  return value == nullptr ? 0 : std::atoi(value);
-}
+constexpr int kWarps = 4;     // of a block
+constexpr int kResident = 3;  // blocks an SM
 
 struct SwigluCall {
   MmaConvCall conv[2];  // gate, up, where dy is that of the activation
@@ -26,23 +20,17 @@ struct SwigluCall {
   Rows<bf16> dgate, dup;
 };
 
-// Gate's ring and up's, each filled by half of the block, behind up's dy, and static taps of both.
-template <bool Backward, int Resident, bool Staged>
+// Gate's ring and up's, each filled by half of the block; behind them dy's, and static taps of
+// both.
+template <bool Backward>
 struct Memory : Block<kWarps, 1, false, false> {
   static constexpr bool kWholePacks = true;
   static constexpr int kLoaders = kThreads / 2;
   static constexpr int kUp = kRingBytes;
   static constexpr int kDy = kRingBytes;  // from up's ring on
-  static constexpr bool kDyRing = Backward && Resident == 3 && !Staged;
-  static constexpr int kStatic = 2 * kRingBytes + (kDyRing ? kRowsBytes : 0);
+  static constexpr int kStatic = 2 * kRingBytes + (Backward ? kRowsBytes : 0);
   static constexpr int kWarpStatic = LanePair<kPitch>::kStaticBytes;
-  static constexpr int kStages = kStatic + 2 * kWarps * kWarpStatic;  // tile by tile by turns
-  static constexpr int kTile = kTokens * kPitch;
-  static constexpr int kBytes = kStages + (Staged ? 2 * (Backward ? 2 : 1) * kTile : 0);
-
-  static __device__ std::uint32_t stage(std::uint32_t memory, unsigned tile, int output) {
-    return memory + kStages + (output * 2 + tile % 2) * kTile;
-  }
+  static constexpr int kBytes = kStatic + 2 * kWarps * kWarpStatic;
   static_assert(kRingBytes % 128 == 0, "pieces change places within 128 bytes");
 
   static __device__ std::uint32_t taps(std::uint32_t memory, int conv) {
@@ -59,9 +47,9 @@ __device__ inline float fast_sigmoid(float x) {
 }
 
 // A lane's two channels of gate and up.
-template <bool Backward, int Resident, bool Staged>
+template <bool Backward>
 class SwigluPart {
-  using Sizes = Memory<Backward, Resident, Staged>;
+  using Sizes = Memory<Backward>;
 
  public:
   __device__ SwigluPart(const SwigluCall& call, std::uint32_t memory, int channel0)
@@ -76,21 +64,6 @@ class SwigluPart {
   __device__ void run(std::uint32_t memory, unsigned tile, int first) const {
     LaneReach reach;
     if (!Whole) reach.load(memory + Sizes::kReach, tile);
-    Pairs<1> dy[kOwn];
-    if constexpr (Backward && !Sizes::kDyRing) {
-      const Rows<const bf16>& rows = call_.conv[1].dy;
-      const unsigned stride = static_cast<unsigned>(rows.stride) * sizeof(bf16);
-      const int own = first + lane_token(), channel = channel0_ + lane_channel<1>();
-      const char* from = reinterpret_cast<const char*>(rows.data) +
-                         (std::int64_t{own} * stride + channel * static_cast<int>(sizeof(bf16)));
-      const bool inside = channel < call_.conv[0].channels;
-      const int left = static_cast<int>(call_.conv[0].rows) - own;
-#pragma unroll
-      for (int i = 0; i < kOwn; ++i) {
-        const bool there = inside && (Whole || i < left);
-        dy[i].set[0] = there ? __ldcs(reinterpret_cast<const Pair*>(from + i * stride)) : 0u;
-      }
-    }
     float gate[kOwn][2], up[kOwn][2];
     uint2 z[kOwn - 1];
     ranks_.template load<kOwn / 2>(z, memory + Sizes::kZ, tile);
@@ -99,10 +72,9 @@ class SwigluPart {
     ranks_.template load<kOwn / 2>(z, of_up + Sizes::kZ, tile);
     up_.template convolve<Whole>(up, z, of_up, tile, reach);
     if constexpr (Backward) {
-      if constexpr (Sizes::kDyRing) {
-        up_.load_own(dy, of_up + Sizes::kDy, tile);
-      }
-      store_gradients<Whole>(gate, up, dy, memory, tile, first);
+      Pairs<1> dy[kOwn];
+      up_.load_own(dy, of_up + Sizes::kDy, tile);
+      store_gradients<Whole>(gate, up, dy, first);
     } else {
       const LaneStore<1> y(call_.y, call_.conv[0], channel0_, first);
 #pragma unroll
@@ -110,11 +82,7 @@ class SwigluPart {
         float v[2];
 #pragma unroll
         for (int e = 0; e < 2; ++e) v[e] = gate[i][e] * fast_sigmoid(gate[i][e]) * up[i][e];
-        if constexpr (Staged) {
-          gate_.stage(Sizes::stage(memory, tile, 0), i, pack_pair(v[0], v[1]));
-        } else {
-          y.template store<Whole>(i, {{pack_pair(v[0], v[1])}});
-        }
+        y.template store<Whole>(i, {{pack_pair(v[0], v[1])}});
       }
     }
   }
@@ -122,8 +90,7 @@ class SwigluPart {
  private:
   template <bool Whole>
   __device__ void store_gradients(const float (&gate)[kOwn][2], const float (&up)[kOwn][2],
-                                  const Pairs<1> (&dy)[kOwn], std::uint32_t memory, unsigned tile,
-                                  int first) const {
+                                  const Pairs<1> (&dy)[kOwn], int first) const {
     const LaneStore<1> dgate(call_.dgate, call_.conv[0], channel0_, first);
     const LaneStore<1> dup(call_.dup, call_.conv[0], channel0_, first);
 #pragma unroll
@@ -136,13 +103,8 @@ class SwigluPart {
         of_up[e] = d[e] * silu;
         of_gate[e] = d[e] * up[i][e] * (s + silu - s * silu);
       }
-      if constexpr (Staged) {
-        gate_.stage(Sizes::stage(memory, tile, 0), i, pack_pair(of_gate[0], of_gate[1]));
-        gate_.stage(Sizes::stage(memory, tile, 1), i, pack_pair(of_up[0], of_up[1]));
-      } else {
-        dgate.template store<Whole>(i, {{pack_pair(of_gate[0], of_gate[1])}});
-        dup.template store<Whole>(i, {{pack_pair(of_up[0], of_up[1])}});
-      }
+      dgate.template store<Whole>(i, {{pack_pair(of_gate[0], of_gate[1])}});
+      dup.template store<Whole>(i, {{pack_pair(of_up[0], of_up[1])}});
     }
   }
 
@@ -152,10 +114,10 @@ class SwigluPart {
   LanePair<Sizes::kPitch> gate_, up_;
 };
 
-template <bool Backward, int Resident, bool Staged>
-__global__ void __launch_bounds__(32 * kWarps, Resident)
+template <bool Backward>
+__global__ void __launch_bounds__(32 * kWarps, kResident)
     conv_swiglu_kernel(const __grid_constant__ SwigluCall call) {
-  using Sizes = Memory<Backward, Resident, Staged>;
+  using Sizes = Memory<Backward>;
   extern __shared__ __align__(1024) char bytes[];
   wait_for_previous();
   allow_next();
@@ -164,23 +126,11 @@ __global__ void __launch_bounds__(32 * kWarps, Resident)
   const std::int64_t rows = call.conv[0].rows, chunk = call.conv[0].chunk_rows;
   const std::int64_t first = blockIdx.y * chunk, end = min(first + chunk, rows);
   const int own = threadIdx.x / Sizes::kLoaders;  // whose ring the thread fills
-  RowLoader<Sizes, Sizes::kDyRing> loader(memory + own * Sizes::kUp, call.conv[own], channel0,
-                                          first);
+  RowLoader<Sizes, Backward> loader(memory + own * Sizes::kUp, call.conv[own], channel0, first);
   for (int block = 0; block < 3; ++block) loader.next();
-  const SwigluPart<Backward, Resident, Staged> part(call, memory, channel0);
-  const auto store = [&](unsigned tile) {
-    const int tile_first = static_cast<int>(first + tile * kTokens);
-    const auto store_one = [&](int output, const Rows<bf16>& to) {
-      StagedTile<Sizes>::store(Sizes::stage(memory, tile, output), to, call.conv[0], channel0,
-                               Sizes::kChannels, tile_first);
-    };
-    store_one(0, Backward ? call.dgate : call.y);
-    if (Backward) store_one(1, call.dup);
-  };
-  unsigned tile = 0;
-  for (; first + tile * kTokens < end; ++tile) {
+  const SwigluPart<Backward> part(call, memory, channel0);
+  for (unsigned tile = 0; first + tile * kTokens < end; ++tile) {
     const bool whole = loader.arrive(tile);
-    if (Staged && tile > 0) store(tile - 1);
     const int tile_first = static_cast<int>(first + tile * kTokens);
     if (whole) {
       part.template run<true>(memory, tile, tile_first);
@@ -189,10 +139,6 @@ __global__ void __launch_bounds__(32 * kWarps, Resident)
     }
   }
   wait_copies<0>();
-  if (Staged) {
-    __syncthreads();
-    store(tile - 1);
-  }
 }
 
 ConvCall convolution(const ConvolvedInput& in, const ConvRows& rows, cudaStream_t stream,
@@ -215,24 +161,15 @@ void expect_kept(const ConvolvedInput& gate, const ConvolvedInput& up) {
         " and up have no memory, and rows that are not whole packs of 16 bytes");
 }
 
-template <bool Backward, int Resident, bool Staged>
-void launch_as(const ConvCall& gate, const ConvCall& up, const Tensor& gate_x, const Tensor& up_x,
-               SwigluCall call, const Tensor& dy) {
-  using Sizes = Memory<Backward, Resident, Staged>;
-  constexpr int kBlocks = 132 * Resident;
-  call.conv[0] = describe(gate, gate_x, {}, Sizes::kChannels, kBlocks);
-  call.conv[1] = describe(up, up_x, dy, Sizes::kChannels, kBlocks);
-  launch_overlapped(conv_swiglu_kernel<Backward, Resident, Staged>,
-                    grid_of(call.conv[0], Sizes::kChannels), Sizes::kThreads, Sizes::kBytes,
-                    gate.stream, call);
-}
-
 template <bool Backward>
 void launch(const ConvCall& gate, const ConvCall& up, const Tensor& gate_x, const Tensor& up_x,
             SwigluCall call, const Tensor& dy) {
-  if (variant() == 0) launch_as<Backward, 4, false>(gate, up, gate_x, up_x, call, dy);
-  if (variant() == 1) launch_as<Backward, 3, false>(gate, up, gate_x, up_x, call, dy);
-  if (variant() >= 2) launch_as<Backward, Backward ? 3 : 4, true>(gate, up, gate_x, up_x, call, dy);
+  using Sizes = Memory<Backward>;
+  constexpr int kBlocks = 132 * kResident;
+  call.conv[0] = describe(gate, gate_x, {}, Sizes::kChannels, kBlocks);
+  call.conv[1] = describe(up, up_x, dy, Sizes::kChannels, kBlocks);
+  launch_overlapped(conv_swiglu_kernel<Backward>, grid_of(call.conv[0], Sizes::kChannels),
+                    Sizes::kThreads, Sizes::kBytes, gate.stream, call);
 }
 
 }  // namespace
