@@ -47,7 +47,7 @@ struct StepMeasurement {
 std::vector<OpMeasurement> bench_operations(const BenchSetup& setup);
 Ceilings measure_ceilings(DeviceKind device, DType dtype);
 // Optimizer steps of one micro-batch of random tokens, the update included.
-StepMeasurement bench_step(const RunConfig& config, int steps);
+StepMeasurement bench_step(const RunConfig& run, int steps);
 // The fastest algorithm for each matmul of one such step. Throws on a CPU, which has no choice.
 MatmulChoices bench_matmuls(const RunConfig& config);
 

@@ -44,12 +44,12 @@ RunConfig of_lone_rank(RunConfig config) {
 
 }  // namespace
 
-StepMeasurement bench_step(const RunConfig& asked, int steps) {
-  require_sound_model(asked);
-  if (asked.train.precision == "bf16" && device_of_run(asked) == DeviceKind::cpu) {
+StepMeasurement bench_step(const RunConfig& run, int steps) {
+  require_sound_model(run);
+  if (run.train.precision == "bf16" && device_of_run(run) == DeviceKind::cpu) {
     throw Error("train.precision = \"bf16\" needs a CUDA device; use \"f32\" on a CPU");
   }
-  const RunConfig config = of_lone_rank(asked);
+  const RunConfig config = of_lone_rank(run);
   const auto backend = backend_of_run(config);
   const Layout layout(config, one_rank().tp);
   PipelineModel model(config, layout, *backend);

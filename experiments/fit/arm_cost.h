@@ -32,9 +32,9 @@ struct ArmCost {
 
 enum class FlopsColumn { present, absent };  // absent: C is 6 N D, which sees no overhead
 
-// FLOP/s are those of `speeds` where they are given, else those of the runs, which are comparable
+// FLOP/s are those of `measured` where they are given, else those of the runs, which are comparable
 // only where all ran on one kind of device.
 ArmCost cost_of(const std::vector<RunRow>& reference, const std::vector<RunRow>& arm,
-                FlopsColumn flops, const std::optional<Speeds>& speeds = {});
+                FlopsColumn flops, const std::optional<Speeds>& measured = {});
 
 }  // namespace convoy

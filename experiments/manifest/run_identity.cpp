@@ -1,5 +1,6 @@
 #include "experiments/manifest/run_identity.h"
 
+#include "core/error.h"
 #include "core/sha256.h"
 
 namespace convoy {
@@ -45,7 +46,7 @@ std::string identity_text(const RunConfig& config) {
   const auto defaults = settings_of(RunConfig{});
   std::string text;
   for (const auto& [key, value] : settings_of(in_steps(config))) {
-    if (changes_numbers(key) && defaults.at(key) != value) text += key + " = " + value + "\n";
+    if (changes_numbers(key) && defaults.at(key) != value) text += concat(key, " = ", value, "\n");
   }
   return text;
 }

@@ -134,7 +134,8 @@ TEST_F(RecordingOnGpu, WhatNeedsTheHostIsRefusedAndNothingElseIsLost) {
       {"memory is allocated", [&] { gpu.allocate_zeroed(16); }},
       {"another region", [&] { gpu.record([] {}); }},
   };
-  for (const auto& [message, what] : refused) {
+  for (const auto& [message, asked] : refused) {
+    const std::function<void()>& what = asked;
     const std::string text = refusal_of(gpu, [&] {
       chain.body()();
       what();
