@@ -43,6 +43,23 @@ TEST_F(MemoryOnGpu, CopiesConvertsFillsAndAddsOnAnyStride) {
   }
 }
 
+// Tables of weights and of states are larger than what goes through device memory at once.
+TEST_F(MemoryOnGpu, ConvertsMoreThanItTakesAtOnceBetweenHostAndDevice) {
+  constexpr std::int64_t kRows = 700, kColumns = 6'101;  // 4.3 million: a piece and some
+  DeviceBench bench(DType::f32);
+  Backend& gpu = bench.backend();
+  std::vector<double> given(static_cast<std::size_t>(kRows * kColumns));
+  for (std::size_t i = 0; i < given.size(); ++i) given[i] = static_cast<double>(i % 8191) - 4095;
+  const Tensor host(given.data(), DType::f64, DeviceKind::cpu, {kRows, kColumns});
+  for (const Layout layout : {Layout::contiguous, Layout::strided}) {
+    Tensor there = bench.output({kRows, kColumns}, layout);
+    gpu.convert(there, host);
+    std::vector<double> back(given.size(), -1);
+    gpu.convert(Tensor(back.data(), DType::f64, DeviceKind::cpu, {kRows, kColumns}), there);
+    EXPECT_EQ(back, given) << (layout == Layout::strided ? "strided" : "contiguous");
+  }
+}
+
 struct Product {
   std::int64_t m, n, k;
 };
