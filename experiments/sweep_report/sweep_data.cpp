@@ -6,8 +6,8 @@
 #include <span>
 
 #include "core/error.h"
+#include "experiments/fit/csv_columns.h"
 #include "experiments/statistics.h"
-#include "experiments/sweep_report/csv_columns.h"
 #include "launch/files.h"
 
 namespace convoy {
@@ -18,6 +18,8 @@ namespace fs = std::filesystem;
 constexpr std::size_t kMostPoints = 300;  // of a training curve; a screen shows no more
 
 // What `runs` holds beyond the columns of a RunRow.
+constexpr const char* kWriter = "convoy sweep export";
+
 void read_details(ReportedRun& run, const CsvColumns& table, std::size_t row) {
   run.schedule = table.text(row, "schedule");
   run.git = table.text(row, "git");
@@ -36,7 +38,7 @@ ColumnChoice columns_for(const std::optional<Study>& study, const fs::path& tabl
   static const std::map<std::string, std::string> kColumns = {
       {"non_embedding", "N_non_embedding"}, {"active", "N_active"}, {"total", "N"}};
   const auto column = kColumns.find(study->param_convention);
-  const CsvColumns headings(read_text(table), table.string());
+  const CsvColumns headings(read_text(table), table.string(), kWriter);
   if (column == kColumns.end() || !headings.has(column->second)) return {};
   return {{"N", column->second}};
 }
@@ -45,7 +47,7 @@ void read_runs_table(SweepData& data, const fs::path& path) {
   data.table = read_runs(path, columns_for(data.study, path));
   for (const RunRow& row : data.table.rows) data.runs.push_back({.row = row, .id = row.run_id});
   if (path.extension() != ".csv") return;
-  const CsvColumns details(read_text(path), path.string());
+  const CsvColumns details(read_text(path), path.string(), kWriter);
   for (std::size_t i = 0; i < data.runs.size(); ++i) read_details(data.runs[i], details, i);
 }
 
@@ -98,7 +100,7 @@ struct Curves {
 
 // Training curves are thinned out, not averaged: a mean would hide the spikes.
 void read_curves(SweepData& data, const fs::path& path) {
-  const CsvColumns table(read_text(path), path.string());
+  const CsvColumns table(read_text(path), path.string(), kWriter);
   table.require({"run_id", "tokens", "flops", "wall_s", "train_loss", "val_loss", "tokens_per_s"});
   std::map<std::string, Curves> curves;
   for (std::size_t row = 0; row < table.rows(); ++row) {

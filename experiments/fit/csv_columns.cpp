@@ -1,4 +1,4 @@
-#include "experiments/sweep_report/csv_columns.h"
+#include "experiments/fit/csv_columns.h"
 
 #include <algorithm>
 #include <charconv>
@@ -8,16 +8,16 @@
 
 namespace convoy {
 
-CsvColumns::CsvColumns(std::string_view text, std::string name)
-    : name_(std::move(name)), rows_(parse_csv(text, name_)) {
+CsvColumns::CsvColumns(std::string_view text, std::string name, std::string writer)
+    : name_(std::move(name)), writer_(std::move(writer)), rows_(parse_csv(text, name_)) {
   if (rows_.empty()) throw Error(concat(name_, " is empty: a table starts with its headings"));
   headings_ = rows_.front().cells;
   rows_.erase(rows_.begin());
   for (const CsvRow& row : rows_) {
     if (row.cells.size() == headings_.size()) continue;
     throw Error(concat(name_, ", line ", row.line, " has ", row.cells.size(),
-                       " cells, and there are ", headings_.size(),
-                       " headings: write it again by `convoy sweep export`"));
+                       " cells, and there are ", headings_.size(), " headings: write it again by `",
+                       writer_, "`"));
   }
 }
 
@@ -32,7 +32,11 @@ void CsvColumns::require(const std::vector<std::string>& columns) const {
     if (!has(column)) lacking += (lacking.empty() ? "" : ", ") + column;
   if (!lacking.empty())
     throw Error(
-        concat(name_, " lacks the columns ", lacking, ": write it again by `convoy sweep export`"));
+        concat(name_, " lacks the columns ", lacking, ": write it again by `", writer_, "`"));
+}
+
+std::string CsvColumns::place(std::size_t row) const {
+  return concat(name_, ", line ", rows_[row].line);
 }
 
 std::string CsvColumns::text(std::size_t row, const std::string& column) const {
@@ -46,8 +50,7 @@ double CsvColumns::number(std::size_t row, const std::string& column) const {
   double value = 0;
   const auto [end, fault] = std::from_chars(cell.data(), cell.data() + cell.size(), value);
   if (fault == std::errc() && end == cell.data() + cell.size()) return value;
-  throw Error(concat(name_, ", line ", rows_[row].line, ": ", column, " is \"", cell,
-                     "\", which is not a number"));
+  throw Error(concat(place(row), ": ", column, " is \"", cell, "\", which is not a number"));
 }
 
 }  // namespace convoy
