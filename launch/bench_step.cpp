@@ -57,13 +57,7 @@ StepMeasurement bench_step(const RunConfig& run, int steps) {
   const auto rows = static_cast<double>(config.train.micro_batch * config.model.seq_len);
   const OwnedTensor nats(*backend, DType::f64, {1});
   RecordedRegion region(*backend, why_not_recorded(config, 1));
-  const auto replay = [&] {
-    region.run(model.loaded_shape(), [&] {
-      model.run_loaded_step();
-      backend->sum(nats.view(), model.nats());
-      optimizer.apply(nats.view());
-    });
-  };
+  const auto replay = [&] { run_loaded_step(region, *backend, model, optimizer, nats.view()); };
   std::uint64_t draw = 0;
   const auto load = [&] {
     const Batch batch = random_batch(config, draw++);

@@ -15,6 +15,15 @@ std::string why_not_recorded(const RunConfig& config, int ranks) {
   return config.parallel.zero > 0 ? "it gathers weights for ZeRO" : "";
 }
 
+void run_loaded_step(RecordedRegion& region, Backend& backend, PipelineModel& model,
+                     Optimizer& optimizer, const Tensor& loss) {
+  region.run(model.loaded_shape(), [&] {
+    model.run_loaded_step();
+    backend.sum(loss, model.nats());
+    optimizer.apply(loss);
+  });
+}
+
 TrainingStep::TrainingStep(const RunConfig& config, const Layout& layout, Backend& backend,
                            PipelineModel& model, GradientStep& gradients, Optimizer& optimizer)
     : config_(config),
@@ -57,11 +66,7 @@ void TrainingStep::begin(std::int64_t step) {
   begun_->targets = targets_;
   begun_->learning_rate = learning_rate(config_, step);
   optimizer_.set_rate(begun_->learning_rate);
-  region_.run(model_.loaded_shape(), [this] {
-    model_.run_loaded_step();
-    backend_.sum(loss_.view(), model_.nats());
-    optimizer_.apply(loss_.view());
-  });
+  run_loaded_step(region_, backend_, model_, optimizer_, loss_.view());
   begun_->found.fetch(backend_, model_.nats(), optimizer_);
 }
 

@@ -29,6 +29,11 @@ enum class NextStep : bool { later, at_once };
 // Why a step of this run is not recorded on a device that records; empty where it is.
 std::string why_not_recorded(const RunConfig& config, int ranks);
 
+// What a step is on a lone rank once its batches and learning rate are in the device's memory:
+// gradients, their sum of nats in loss f64 [1], the update.
+void run_loaded_step(RecordedRegion& region, Backend& backend, PipelineModel& model,
+                     Optimizer& optimizer, const Tensor& loss);
+
 class TrainingStep {
  public:
   TrainingStep(const RunConfig& config, const Layout& layout, Backend& backend,
